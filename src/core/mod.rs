@@ -1,0 +1,17 @@
+//! The rules of the grid, without a clock, a socket, a disk or a die.
+//!
+//! What happens to a task is decided in [`queue`] and [`task`]: `decide` turns a
+//! command into an event or refuses it, `apply` folds an event in and cannot
+//! fail, so that a log of events replays. Where a task goes is decided in
+//! [`placement`]; who is registered in [`registry`]. Time, randomness and bytes
+//! are arguments. Nothing here imports anything else of the crate, logs, waits,
+//! or depends on the order of a hash map; a test enforces it.
+
+pub mod id;
+pub mod limits;
+
+pub mod task_type;
+
+pub mod event;
+pub mod retry;
+pub mod task;

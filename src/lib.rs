@@ -1,0 +1,7 @@
+//! TaskGrid: a distributed task system in one executable.
+
+pub mod clock;
+pub mod core;
+pub mod shutdown;
+pub mod store;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! The `taskgrid` executable.
+
+fn main() {}

@@ -1,0 +1,180 @@
+//! Makes events durable and gives them back.
+//!
+//! A store is a log with an index by id. It states no rule of the lifecycle:
+//! what an event means is the core's part. All calls block; the dispatcher calls
+//! [`Store::append`] from its one committer thread and reads from the blocking pool.
+//!
+//! Every engine passes [`conformance`], crash and reopen included.
+
+use bytes::Bytes;
+
+use crate::core::event::{Entry, Event, TaskEvent};
+use crate::core::id::{Epoch, Seq, TaskId};
+use crate::core::task::Spec;
+
+/// An engine: memory, embedded, later PostgreSQL.
+pub trait Store: std::fmt::Debug + Send + Sync + 'static {
+    /// Begins a new boot: one more than the last, with this nonce, synced before it
+    /// returns, in every durability mode. Gives all epochs, oldest first; the last
+    /// one is the new one.
+    ///
+    /// # Errors
+    /// When it could not be synced. Nothing may be leased then.
+    fn take_epoch(&self, nonce: u64) -> Result<Vec<Epoch>, Error>;
+
+    /// Makes a group durable: all of it or nothing. Tasks come by rising id, task
+    /// events by rising place. In the same commit, forgets what the group trims.
+    ///
+    /// # Errors
+    /// [`Error::Full`] left nothing behind and may be tried again after
+    /// [`Store::reopen`]. After any other error it is unknown what is durable: the
+    /// caller must stop.
+    fn append(&self, group: &Group) -> Result<(), Error>;
+
+    /// Shows every event that is kept, for a restart, in the order that `apply`
+    /// needs: types, workers, skipped ids, reserved ids, keyed batches, tasks by id,
+    /// task events by place, notes of leases by number, and the stop if the last
+    /// boot ended with one. No payloads, no results. Called before
+    /// [`Store::take_epoch`], which erases the stop.
+    ///
+    /// # Errors
+    /// When a record is damaged or cannot be read.
+    fn scan(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error>;
+
+    /// Tasks by their ids, `None` for those that are not kept; in the order asked.
+    ///
+    /// # Errors
+    /// When a record is damaged or cannot be read.
+    fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error>;
+
+    /// Task events by their places, `None` for those that are not kept; in the
+    /// order asked.
+    ///
+    /// # Errors
+    /// When a record is damaged or cannot be read.
+    fn events(&self, places: &[Seq]) -> Result<Vec<Option<StoredEvent>>, Error>;
+
+    /// The task events after a place, in order, at most `limit`, fewer where their
+    /// results would exceed `bytes` (but at least one).
+    ///
+    /// # Errors
+    /// When a record is damaged or cannot be read.
+    fn events_after(
+        &self,
+        place: Seq,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<StoredEvent>, Error>;
+
+    /// Opens what is on disk anew after [`Error::Full`].
+    ///
+    /// # Errors
+    /// When it still cannot be written.
+    fn reopen(&self) -> Result<(), Error>;
+}
+
+/// What becomes durable together.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// New facts, in order.
+    pub entries: Vec<Entry>,
+    /// What is no longer needed.
+    pub trim: Trim,
+}
+
+impl Group {
+    /// Whether it holds nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.trim == Trim::default()
+    }
+}
+
+/// What a group forgets.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Trim {
+    /// Ended tasks, each with the place of its last event: the task, its payload,
+    /// its whole story and its result go together.
+    pub tasks: Vec<(TaskId, Seq)>,
+    /// Idempotency keys, by the id of their first task.
+    pub keys: Vec<TaskId>,
+    /// Notes of leases, by number.
+    pub notes: Vec<u64>,
+}
+
+/// What a scan found beside the events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recovered {
+    /// The last place that was ever used, kept or trimmed.
+    pub last_seq: Seq,
+    /// The greatest id that was ever stored, kept or trimmed.
+    pub last_id: Option<TaskId>,
+    /// The greatest place of a task's last event that was trimmed: a watch from
+    /// before it may miss something.
+    pub trimmed_to: Seq,
+}
+
+/// A task as it was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredTask {
+    /// Its id.
+    pub id: TaskId,
+    /// What was asked for.
+    pub spec: Spec,
+    /// What the handler gets.
+    pub payload: Bytes,
+}
+
+/// A task's event with its result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// The event.
+    pub event: TaskEvent,
+    /// The result, if it completed the task; else empty.
+    pub result: Bytes,
+}
+
+/// A store that could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Another process has the directory. Nothing was touched.
+    #[error("the data directory {path} is in use by another process")]
+    InUse {
+        /// The directory.
+        path: std::path::PathBuf,
+    },
+    /// The directory cannot be made or written. Nothing was touched.
+    #[error("cannot use {path} as a data directory: {source}")]
+    Unusable {
+        /// The directory, or the file in it.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The files were written by another version. Nothing was touched.
+    #[error("{path} has format {found}, this taskgrid reads format {expected}")]
+    Format {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What it has.
+        found: u32,
+        /// What is read.
+        expected: u32,
+    },
+    /// A record does not have its checksum, or cannot be decoded. Nothing was changed.
+    #[error("the store is damaged: {what}")]
+    Damaged {
+        /// Which record, and how.
+        what: String,
+    },
+    /// No space is left. Nothing of the group is durable.
+    #[error("no space is left for the store")]
+    Full,
+    /// The engine failed. What is durable is unknown; the dispatcher stops.
+    #[error("the store failed: {what}")]
+    Failed {
+        /// What the engine said.
+        what: String,
+    },
+}
