@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::id::{Seq, TaskId, Timestamp, Token};
-use super::task::{Change, Holder, Lane, Spec};
+use super::task::{Change, Holder, Spec};
 use super::task_type::{TaskType, TypeId};
 
 /// An event with the bytes that belong to it: the payload with
@@ -95,12 +95,8 @@ pub struct TaskEvent {
     pub previous: Option<Seq>,
     /// When.
     pub at: Timestamp,
-    /// Where the task waits, or waited.
-    pub lane: Lane,
-    /// The group under which it can be watched; 0 for none.
-    pub group: u64,
-    /// Bytes of its payload.
-    pub payload_bytes: u32,
+    /// What was asked for, so that the log alone can put the task back in its lane.
+    pub spec: Spec,
     /// The attempt that this ended, if it ended one.
     pub attempt: Option<EndedAttempt>,
     /// What changed.

@@ -15,3 +15,13 @@ pub mod task_type;
 pub mod event;
 pub mod retry;
 pub mod task;
+
+pub mod ended;
+pub mod ids;
+pub mod lanes;
+pub mod leases;
+pub mod notes;
+pub mod queue;
+
+pub mod keys;
+pub mod placement;

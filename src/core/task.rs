@@ -198,6 +198,9 @@ pub struct Lease {
     /// before the push, because the task must not be started twice, or because
     /// the dispatcher itself went down with it before.
     pub charged: bool,
+    /// Its loss was counted already, and then its worker came back with it: a
+    /// failure is not counted again.
+    pub resumed: bool,
 }
 
 /// One process of a worker.
@@ -242,8 +245,6 @@ pub enum Change {
         reason: Reason,
         /// The handler's error, if it gave one.
         error: String,
-        /// What was asked for, so that the log alone puts it back in its lane.
-        spec: Spec,
         /// When it may start again.
         run_at: Timestamp,
     },
@@ -256,10 +257,12 @@ pub enum Change {
     },
     /// A client ended it.
     Cancelled,
-    /// A client opened a new round.
+    /// A client opened a new round: fresh budgets, but attempts and tokens go on.
     Retried {
-        /// What was asked for.
-        spec: Spec,
+        /// Leases given so far.
+        attempts: u32,
+        /// The token of the newest one.
+        token: Option<Token>,
     },
 }
 
@@ -305,15 +308,14 @@ pub fn settle(
     now: Timestamp,
     dice: u64,
 ) -> Change {
-    let returned = |reason, error, delay| Change::Returned {
-        reason,
-        error,
-        spec: *spec,
-        run_at: now.plus(delay),
-    };
+    let returned =
+        |reason, error, delay| Change::Returned { reason, error, run_at: now.plus(delay) };
     match outcome {
         Outcome::Completed => Change::Completed,
         Outcome::Released => returned(Reason::Released, String::new(), Duration::ZERO),
+        Outcome::Failed { message, .. } if lease.resumed => {
+            returned(Reason::Released, message, Duration::ZERO)
+        }
         Outcome::Failed { reason, message, retry_after } => {
             let failures = progress.errors.saturating_add(1);
             if reason == Reason::Permanent || failures >= spec.max_attempts {
@@ -338,35 +340,39 @@ pub fn settle(
     }
 }
 
-/// The progress of a task after an event that left it pending.
+/// The progress of a task after an event that left it pending, at this place.
 #[must_use]
 pub fn advance(
     before: &Progress,
     change: &Change,
-    lease: Option<(u32, Token)>,
+    ended: Option<(u32, Token)>,
     seq: Seq,
 ) -> Progress {
-    let mut after = *before;
-    after.last = Some(seq);
-    if let Some((attempt, token)) = lease {
+    let mut after = Progress { last: Some(seq), ..*before };
+    if let Some((attempt, token)) = ended {
         after.attempts = after.attempts.max(attempt);
         after.token = Some(token);
     }
-    match change.reason() {
-        Some(Reason::Error | Reason::Permanent | Reason::Timeout | Reason::Panic) => {
-            after.errors = after.errors.saturating_add(1);
-            after.lost = false;
+    match change {
+        Change::Retried { attempts, token } => {
+            after = Progress { attempts: *attempts, token: *token, ..Progress::default() };
+            after.last = Some(seq);
         }
-        Some(Reason::Lost | Reason::Poison | Reason::Unknown) => {
-            after.crashes = after.crashes.saturating_add(1);
-            after.lost = true;
-        }
-        Some(Reason::Released) => after.lost = true,
-        Some(Reason::Cancelled) | None => {
-            after.errors = 0;
-            after.crashes = 0;
-            after.lost = false;
-        }
+        Change::Returned { reason, .. } | Change::Failed { reason, .. } => match reason {
+            Reason::Error | Reason::Permanent | Reason::Timeout | Reason::Panic => {
+                after.errors = after.errors.saturating_add(1);
+                after.lost = false;
+            }
+            Reason::Lost | Reason::Poison | Reason::Unknown => {
+                after.crashes = after.crashes.saturating_add(1);
+                after.lost = true;
+            }
+            Reason::Released | Reason::Cancelled => after.lost = false,
+        },
+        Change::Completed | Change::Cancelled => {}
     }
     after
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! Idempotency keys: the same key with the same tasks is the same batch.
+//!
+//! Keys are bounded. When they are full, keyed submits are refused; a key is never
+//! forgotten early.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::event::KeyedBatch;
+use super::id::{TaskId, Timestamp};
+use super::limits;
+
+/// The keys that are remembered.
+#[derive(Debug, Default)]
+pub struct Keys {
+    by_key: HashMap<Bytes, KeyedBatch>,
+    by_end: BTreeMap<(Timestamp, TaskId), Bytes>,
+}
+
+/// What a key says about a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// The key is new.
+    New,
+    /// The same batch was accepted before.
+    Same(KeyedBatch),
+    /// Another batch was accepted under this key.
+    Other,
+    /// No more keys can be remembered.
+    Full,
+}
+
+impl Keys {
+    /// What is known of a key.
+    #[must_use]
+    pub fn find(&self, key: &Bytes, digest: &[u8; 32]) -> Lookup {
+        match self.by_key.get(key) {
+            Some(batch) if batch.digest == *digest => Lookup::Same(batch.clone()),
+            Some(_) => Lookup::Other,
+            None if self.by_key.len() >= limits::KEYS => Lookup::Full,
+            None => Lookup::New,
+        }
+    }
+
+    /// Remembers a batch.
+    pub fn insert(&mut self, batch: KeyedBatch) {
+        self.by_end.insert((batch.kept_until, batch.first), batch.key.clone());
+        self.by_key.insert(batch.key.clone(), batch);
+    }
+
+    /// Forgets at most `limit` batches whose time has come, and gives the ids of
+    /// their first tasks. `lives` tells whether one of a batch's tasks still waits or
+    /// runs; such a batch, if it outlives its tasks, is looked at again later.
+    pub fn forget(
+        &mut self,
+        now: Timestamp,
+        limit: usize,
+        lives: impl Fn(&KeyedBatch) -> bool,
+    ) -> Vec<TaskId> {
+        let mut forgotten = Vec::new();
+        for _ in 0..limit {
+            let Some(first) = self.by_end.first_entry() else { break };
+            if first.key().0 > now {
+                break;
+            }
+            let (_, id) = *first.key();
+            let key = first.remove();
+            let Some(batch) = self.by_key.get(&key).filter(|batch| batch.first == id) else {
+                continue;
+            };
+            if batch.outlives_tasks && lives(batch) {
+                self.by_end.insert((now.plus(AGAIN), id), key);
+                continue;
+            }
+            self.by_key.remove(&key);
+            forgotten.push(id);
+        }
+        forgotten
+    }
+
+    /// When [`Keys::forget`] has something next.
+    #[must_use]
+    pub fn next_end(&self) -> Option<Timestamp> {
+        self.by_end.first_key_value().map(|((at, _), _)| *at)
+    }
+}
+
+/// How long a batch with living tasks is left alone.
+const AGAIN: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::id::Seq;
+
+    #[test]
+    fn a_key_means_one_batch_until_its_time_has_come() {
+        let mut keys = Keys::default();
+        keys.insert(batch("a", 1, 100, false));
+        assert_eq!(keys.find(&"a".into(), &[1; 32]), Lookup::Same(batch("a", 1, 100, false)));
+        assert_eq!(keys.find(&"a".into(), &[2; 32]), Lookup::Other);
+        assert_eq!(keys.find(&"b".into(), &[1; 32]), Lookup::New);
+        assert_eq!(keys.forget(Timestamp(99), 10, |_| true), []);
+        assert_eq!(keys.forget(Timestamp(100), 10, |_| true), [TaskId(1)]);
+        assert_eq!(keys.find(&"a".into(), &[2; 32]), Lookup::New);
+    }
+
+    #[test]
+    fn a_callers_key_lives_as_long_as_its_tasks() {
+        let mut keys = Keys::default();
+        keys.insert(batch("a", 1, 100, true));
+        assert_eq!(keys.forget(Timestamp(100), 10, |_| true), []);
+        assert_eq!(keys.next_end(), Some(Timestamp(60_100)));
+        assert_eq!(keys.forget(Timestamp(60_100), 10, |_| false), [TaskId(1)]);
+    }
+
+    #[test]
+    fn forgetting_goes_in_bounded_steps() {
+        let mut keys = Keys::default();
+        for id in 1..=5 {
+            keys.insert(batch(&id.to_string(), id, 100, false));
+        }
+        assert_eq!(keys.forget(Timestamp(100), 2, |_| false).len(), 2);
+        assert_eq!(keys.forget(Timestamp(100), 9, |_| false).len(), 3);
+    }
+
+    fn batch(key: &str, first: u64, kept_until: u64, outlives_tasks: bool) -> KeyedBatch {
+        KeyedBatch {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            digest: [1; 32],
+            first: TaskId(first),
+            count: 1,
+            cursor: Seq(0),
+            kept_until: Timestamp(kept_until),
+            outlives_tasks,
+        }
+    }
+}

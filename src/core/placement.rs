@@ -1,0 +1,183 @@
+//! Which worker gets the next task of a type: the least loaded one with credit,
+//! ties going round.
+//!
+//! Credit is what a worker said it takes: its slots, plus a prefetch for each of
+//! its types, less what it holds. What it holds is counted by what was sent and
+//! what it answered, never inferred.
+
+use std::collections::BTreeMap;
+
+use super::id::TaskId;
+use super::task_type::TypeId;
+
+/// Names a worker's session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Member(pub u64);
+
+/// The workers with a session.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    members: BTreeMap<Member, Load>,
+    by_type: BTreeMap<TypeId, Vec<Member>>,
+    turn: usize,
+}
+
+/// What one worker takes and holds.
+#[derive(Debug)]
+struct Load {
+    slots: u32,
+    held: u32,
+    prefetch: BTreeMap<TypeId, u32>,
+    draining: bool,
+    alone: Alone,
+}
+
+/// Whether a worker is set aside for a task that must run alone.
+#[derive(Debug, PartialEq, Eq)]
+enum Alone {
+    No,
+    /// It gets nothing more until it holds nothing, and then this task.
+    Reserved(TaskId),
+    /// It runs such a task.
+    Busy,
+}
+
+/// How a task may be placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// In a free slot or in the prefetch.
+    Any,
+    /// In a free slot only.
+    FreeSlot,
+    /// On a worker that holds nothing else.
+    Alone(TaskId),
+}
+
+impl Fleet {
+    /// Adds a worker with what it serves and holds.
+    pub fn join(&mut self, member: Member, types: &[TypeId], slots: u32, held: u32) {
+        self.leave(member);
+        let prefetch = types.iter().map(|id| (*id, 0)).collect();
+        let load = Load { slots, held, prefetch, draining: false, alone: Alone::No };
+        for type_id in load.prefetch.keys() {
+            self.by_type.entry(*type_id).or_default().push(member);
+        }
+        self.members.insert(member, load);
+    }
+
+    /// Takes a worker out.
+    pub fn leave(&mut self, member: Member) {
+        let Some(load) = self.members.remove(&member) else { return };
+        for type_id in load.prefetch.keys() {
+            if let Some(members) = self.by_type.get_mut(type_id) {
+                members.retain(|other| *other != member);
+            }
+        }
+    }
+
+    /// Gives a worker nothing more.
+    pub fn drain(&mut self, member: Member) {
+        if let Some(load) = self.members.get_mut(&member) {
+            load.draining = true;
+        }
+    }
+
+    /// Sets how far ahead tasks of a type may be sent.
+    pub fn set_prefetch(&mut self, member: Member, type_id: TypeId, tasks: u32) {
+        let load = self.members.get_mut(&member);
+        if let Some(prefetch) = load.and_then(|load| load.prefetch.get_mut(&type_id)) {
+            *prefetch = tasks;
+        }
+    }
+
+    /// Notes that a worker holds one task less.
+    pub fn release(&mut self, member: Member) {
+        let Some(load) = self.members.get_mut(&member) else { return };
+        load.held = load.held.saturating_sub(1);
+        if load.held == 0 && load.alone == Alone::Busy {
+            load.alone = Alone::No;
+        }
+    }
+
+    /// How many tasks a worker holds.
+    #[must_use]
+    pub fn held(&self, member: Member) -> u32 {
+        self.members.get(&member).map_or(0, |load| load.held)
+    }
+
+    /// How many workers serve a type.
+    #[must_use]
+    pub fn serving(&self, type_id: TypeId) -> usize {
+        self.by_type.get(&type_id).map_or(0, Vec::len)
+    }
+
+    /// Chooses a worker for one task of a type and counts the task as held by it.
+    pub fn place(&mut self, type_id: TypeId, need: Need) -> Option<Member> {
+        match need {
+            Need::Any | Need::FreeSlot => self.place_beside(type_id, need),
+            Need::Alone(task) => self.place_alone(type_id, task),
+        }
+    }
+
+    fn place_beside(&mut self, type_id: TypeId, need: Need) -> Option<Member> {
+        let serving = self.by_type.get(&type_id)?;
+        let turn = self.turn.checked_rem(serving.len())?;
+        let (before, after) = serving.split_at_checked(turn)?;
+        let mut best: Option<(Member, u64, u64)> = None;
+        for member in after.iter().chain(before) {
+            let Some(load) = self.members.get(member) else { continue };
+            if !load.has_room(type_id, need) {
+                continue;
+            }
+            let (held, slots) = (u64::from(load.held), u64::from(load.slots));
+            // held / slots < best held / best slots, without dividing.
+            if best.is_none_or(|(_, bh, bs)| held * bs < bh * slots) {
+                best = Some((*member, held, slots));
+            }
+        }
+        let (member, ..) = best?;
+        self.turn = self.turn.wrapping_add(1);
+        self.members.get_mut(&member)?.held += 1;
+        Some(member)
+    }
+
+    /// A worker that holds nothing gets the task; if none does, the one that holds
+    /// least is set aside for it, so that a busy grid does not put it off for ever.
+    fn place_alone(&mut self, type_id: TypeId, task: TaskId) -> Option<Member> {
+        let serving = self.by_type.get(&type_id)?;
+        let free = |load: &Load| !load.draining && load.alone == Alone::No;
+        let mut reserved = None;
+        let mut least: Option<(u32, Member)> = None;
+        for member in serving {
+            let Some(load) = self.members.get(member) else { continue };
+            if load.alone == Alone::Reserved(task) && !load.draining {
+                reserved = Some(*member);
+            }
+            if free(load) && least.is_none_or(|(held, _)| load.held < held) {
+                least = Some((load.held, *member));
+            }
+        }
+        let member = reserved.or(least.map(|(_, member)| member))?;
+        let load = self.members.get_mut(&member)?;
+        if load.held > 0 {
+            load.alone = Alone::Reserved(task);
+            return None;
+        }
+        load.alone = Alone::Busy;
+        load.held = 1;
+        Some(member)
+    }
+}
+
+impl Load {
+    fn has_room(&self, type_id: TypeId, need: Need) -> bool {
+        let ahead = match need {
+            Need::Any => self.prefetch.get(&type_id).copied().unwrap_or(0),
+            Need::FreeSlot | Need::Alone(_) => 0,
+        };
+        !self.draining && self.alone == Alone::No && self.held < self.slots.saturating_add(ahead)
+    }
+}
+
+#[cfg(test)]
+mod tests;
