@@ -134,8 +134,6 @@ pub struct LeaseNotes {
 pub struct LeaseNote {
     /// The task.
     pub id: TaskId,
-    /// What was asked for, so that the log alone can lease it again.
-    pub spec: Spec,
     /// The lease's token.
     pub token: Token,
     /// Which attempt, from 1.

@@ -111,6 +111,14 @@ impl Fleet {
         self.by_type.get(&type_id).map_or(0, Vec::len)
     }
 
+    /// How many tasks of a type could be sent at this moment.
+    #[must_use]
+    pub fn room(&self, type_id: TypeId) -> u32 {
+        let serving = self.by_type.get(&type_id).into_iter().flatten();
+        let room = serving.filter_map(|member| Some(self.members.get(member)?.room(type_id)));
+        room.fold(0, u32::saturating_add)
+    }
+
     /// Chooses a worker for one task of a type and counts the task as held by it.
     pub fn place(&mut self, type_id: TypeId, need: Need) -> Option<Member> {
         match need {
@@ -170,6 +178,16 @@ impl Fleet {
 }
 
 impl Load {
+    fn room(&self, type_id: TypeId) -> u32 {
+        let ahead = self.prefetch.get(&type_id).copied().unwrap_or(0);
+        match self.alone {
+            Alone::No if !self.draining => {
+                self.slots.saturating_add(ahead).saturating_sub(self.held)
+            }
+            Alone::No | Alone::Reserved(_) | Alone::Busy => 0,
+        }
+    }
+
     fn has_room(&self, type_id: TypeId, need: Need) -> bool {
         let ahead = match need {
             Need::Any => self.prefetch.get(&type_id).copied().unwrap_or(0),

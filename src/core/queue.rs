@@ -191,21 +191,61 @@ impl Queue {
         self.count_live(spec);
     }
 
-    /// Folds in an event of the log, at a restart. Types, workers and keys are
-    /// somebody else's part.
-    pub fn replay(&mut self, event: &Event, now: Timestamp, until: Timestamp) {
+    /// Folds in an event of the log, at a restart. Notes of leases come after all
+    /// others, by [`Queue::replay_notes`]; types, workers and keys are somebody
+    /// else's part.
+    pub fn replay(&mut self, event: &Event, now: Timestamp) {
         match event {
             Event::Submitted { id, spec } => self.accept(*id, spec, now),
             Event::Changed(event) => self.apply(event, now),
-            Event::Leased(notes) => self.replay_notes(notes, until),
-            Event::IdsReserved { end } => self.ids.reserve(*end),
-            Event::IdsSkipped { from, to } => self.ids.skip(*from, *to),
-            Event::Keyed(_)
+            Event::Leased(_)
+            | Event::Keyed(_)
             | Event::TypeLearned { .. }
             | Event::WorkerSeen { .. }
             | Event::WorkerLeft { .. }
             | Event::Stopped { .. } => {}
+            Event::IdsReserved { end } => self.ids.reserve(*end),
+            Event::IdsSkipped { from, to } => self.ids.skip(*from, *to),
         }
+    }
+
+    /// Folds in a note of leases, after all events of tasks: what was open when the
+    /// last boot ended stays with its holder until `until`, unless the holder says
+    /// what became of it. `spec` tells what the log has of a task.
+    pub fn replay_notes(
+        &mut self,
+        notes: &LeaseNotes,
+        until: Timestamp,
+        mut spec: impl FnMut(TaskId) -> Option<Spec>,
+    ) {
+        self.notes.reopen(notes.note);
+        for note in &notes.leases {
+            let progress = self.progress(note.id);
+            let is_over = self.ended.find(note.id).is_some()
+                || progress.token.is_some_and(|newest| newest >= note.token)
+                || self.leases.find(note.id).is_some_and(|held| held.lease.token >= note.token);
+            let Some(spec) = spec(note.id).filter(|_| !is_over) else { continue };
+            let run_at = self.waiting.get(&note.id).map_or(spec.run_at, |w| w.run_at);
+            let older = self.leases.remove(note.id);
+            self.notes.close(older.as_ref().and_then(|held| held.note));
+            if older.is_none() && !self.lanes.remove(spec.lane(), note.id, run_at) {
+                continue;
+            }
+            self.waiting.remove(&note.id);
+            let lease = Lease {
+                token: note.token,
+                attempt: note.attempt,
+                holder: notes.holder.clone(),
+                leased: note.leased,
+                started: None,
+                charged: note.charged,
+                resumed: false,
+            };
+            self.notes.open(notes.note);
+            let held = Held { lease, spec, progress, note: Some(notes.note) };
+            self.leases.insert(note.id, held, until);
+        }
+        self.notes.seal(notes.note);
     }
 
     /// Begins to give leases, after the replay: all epochs of the log, the last one
@@ -240,7 +280,7 @@ impl Queue {
         let lease =
             Lease { token, attempt, holder, leased: now, started: None, charged, resumed: false };
         self.leases.insert(id, Held { lease, spec: *spec, progress, note: None }, until);
-        Some(LeaseNote { id, spec: *spec, token, attempt, leased: now, charged })
+        Some(LeaseNote { id, token, attempt, leased: now, charged })
     }
 
     /// Takes back a lease that a worker still holds, or says why not. A newer lease
@@ -440,42 +480,6 @@ impl Queue {
         change: Change,
     ) -> TaskEvent {
         TaskEvent { seq: self.next_seq, id, previous, at, spec, attempt, change }
-    }
-
-    /// Leases that were open when the last boot ended stay with their holders, until
-    /// they say what became of them or are given up.
-    fn replay_notes(&mut self, notes: &LeaseNotes, until: Timestamp) {
-        self.notes.reopen(notes.note);
-        for note in &notes.leases {
-            let progress = self.progress(note.id);
-            let is_over = self.ended.find(note.id).is_some()
-                || progress.token.is_some_and(|newest| newest >= note.token)
-                || self.leases.find(note.id).is_some_and(|held| held.lease.token >= note.token);
-            if is_over {
-                continue;
-            }
-            let run_at = self.waiting.get(&note.id).map_or(note.spec.run_at, |w| w.run_at);
-            let older = self.leases.remove(note.id);
-            self.notes.close(older.as_ref().and_then(|held| held.note));
-            if older.is_none() && !self.lanes.remove(note.spec.lane(), note.id, run_at) {
-                continue;
-            }
-            self.waiting.remove(&note.id);
-            let lease = Lease {
-                token: note.token,
-                attempt: note.attempt,
-                holder: notes.holder.clone(),
-                leased: note.leased,
-                started: None,
-                charged: note.charged,
-                resumed: false,
-            };
-            self.notes.open(notes.note);
-            let note_number = Some(notes.note);
-            let held = Held { lease, spec: note.spec, progress, note: note_number };
-            self.leases.insert(note.id, held, until);
-        }
-        self.notes.seal(notes.note);
     }
 
     fn count_live(&mut self, spec: &Spec) {
