@@ -10,6 +10,7 @@
 pub mod id;
 pub mod limits;
 
+pub mod payload;
 pub mod task_type;
 
 pub mod event;
