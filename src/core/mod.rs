@@ -26,3 +26,4 @@ pub mod queue;
 
 pub mod keys;
 pub mod placement;
+pub mod retention;

@@ -1,0 +1,97 @@
+use std::sync::Arc;
+
+use tonic::Code;
+
+use super::*;
+use crate::core::payload::Checker;
+use crate::core::task_type::{PayloadKind, TaskType};
+use crate::dispatcher::types::Known;
+
+#[test]
+fn a_task_that_names_nothing_gets_the_defaults() {
+    let batch = parse(vec![task("hash", b"text")]).unwrap();
+    let spec = batch.drafts[0].accept(Timestamp(1_000));
+    assert_eq!((spec.created, spec.run_at), (Timestamp(1_000), Timestamp(1_000)));
+    assert_eq!((spec.priority, spec.max_attempts, spec.max_crashes), (5, 3, 3));
+    assert_eq!((spec.payload_bytes, batch.bytes), (4, 4));
+    assert!(batch.key.is_none());
+}
+
+#[test]
+fn a_delay_counts_from_the_acceptance() {
+    let mut delayed = task("hash", b"");
+    delayed.delay_ms = 500;
+    let batch = parse(vec![delayed]).unwrap();
+    assert_eq!(batch.drafts[0].accept(Timestamp(1_000)).run_at, Timestamp(1_500));
+}
+
+#[test]
+fn what_is_wrong_is_refused_by_its_place_in_the_batch() {
+    let cases: [(fn(&mut v1::NewTask), &str); 6] = [
+        (|t| t.payload = "x".repeat(101).into(), "tasks[1].payload: 101 bytes"),
+        (|t| t.priority = Some(10), "tasks[1].priority"),
+        (|t| t.max_attempts = Some(0), "tasks[1].max_attempts"),
+        (|t| t.max_crashes = Some(1_001), "tasks[1].max_crashes"),
+        (|t| t.delay_ms = u64::MAX, "tasks[1].delay_ms"),
+        (|t| *t = task("upper", b"\xff"), "tasks[1].payload"),
+    ];
+    for (spoil, message) in cases {
+        let mut bad = task("hash", b"");
+        spoil(&mut bad);
+        let status = parse(vec![task("hash", b""), bad]).unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().starts_with(message), "{}", status.message());
+    }
+    assert_eq!(parse(vec![]).unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(parse(vec![task("hash", b""); 10_001]).unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[test]
+fn an_unknown_type_is_refused_once_all_workers_are_known_and_put_off_before() {
+    let status = parse(vec![task("hsah", b"")]).unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    assert!(status.message().contains("did you mean \"hash\""), "{}", status.message());
+    let types = types();
+    let admission = Admission { types: &types, complete: false, max_payload: 100 };
+    let status = admission.parse(request(vec![task("hsah", b"")])).unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+}
+
+#[test]
+fn a_keys_digest_tells_other_tasks_and_groups_but_not_scopes() {
+    let digest = |change: fn(&mut v1::SubmitRequest)| {
+        let mut request = request(vec![task("hash", b"a")]);
+        request.key = "key".into();
+        change(&mut request);
+        let types = types();
+        let admission = Admission { types: &types, complete: true, max_payload: 100 };
+        admission.parse(request).unwrap().key.unwrap().digest
+    };
+    let plain = digest(|_| {});
+    assert_eq!(plain, digest(|r| r.set_key_scope(v1::KeyScope::Caller)));
+    assert_ne!(plain, digest(|r| r.group = 1));
+    assert_ne!(plain, digest(|r| r.tasks[0].payload = "b".into()));
+}
+
+fn parse(tasks: Vec<v1::NewTask>) -> Result<Batch, Status> {
+    let types = types();
+    Admission { types: &types, complete: true, max_payload: 100 }.parse(request(tasks))
+}
+
+fn request(tasks: Vec<v1::NewTask>) -> v1::SubmitRequest {
+    v1::SubmitRequest { tasks, ..v1::SubmitRequest::default() }
+}
+
+fn task(name: &str, payload: &'static [u8]) -> v1::NewTask {
+    v1::NewTask { r#type: name.into(), payload: payload.into(), ..v1::NewTask::default() }
+}
+
+fn types() -> Types {
+    let mut types = Types::default();
+    for (place, name, payload) in [(0, "hash", PayloadKind::Bytes), (1, "upper", PayloadKind::Text)] {
+        let checker = Arc::new(Checker::compile(&payload).unwrap());
+        let definition = TaskType { name: name.parse().unwrap(), payload };
+        types.learn(TypeId(place), Known { definition, checker });
+    }
+    types
+}

@@ -1,0 +1,262 @@
+//! What the loop can be told and asked, and the handle by which that is done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::core::event::TaskEvent;
+use crate::core::id::{Epoch, Seq, TaskId, Timestamp, Token};
+use crate::core::placement::Member;
+use crate::core::queue::{Claim, Standing};
+use crate::core::task::{Holder, Outcome, Spec, Status};
+use crate::core::task_type::TypeId;
+use crate::dispatcher::batch::Batch;
+use crate::dispatcher::types::{Known, Types};
+use crate::store::{self, Group, StoredTask};
+use crate::wire::v1;
+use bytes::Bytes;
+
+/// One message to the loop.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Store a batch.
+    Submit { batch: Batch, reply: oneshot::Sender<Result<Receipt, Refusal>> },
+    /// How do tasks stand, and, on request, tell when they end.
+    Look { ids: Vec<TaskId>, wait: bool, reply: oneshot::Sender<Vec<Snapshot>> },
+    /// End tasks, each with what the log has of it.
+    Cancel { tasks: Vec<(TaskId, Option<Spec>)>, reply: oneshot::Sender<Vec<Snapshot>> },
+    /// Open a new round for tasks.
+    Retry { tasks: Vec<Again>, reply: oneshot::Sender<Vec<Snapshot>> },
+    /// Ids by how they stand, newest first.
+    List { listing: Listing, reply: oneshot::Sender<Vec<Snapshot>> },
+    /// The numbers.
+    Stats { reply: oneshot::Sender<v1::StatsResponse> },
+    /// Types that workers registered.
+    Learn { types: Vec<Known> },
+    /// What the nameservice says of the workers.
+    Endpoints { endpoints: BTreeMap<String, v1::Health> },
+    /// A session with a worker stands.
+    Join { join: Join, reply: oneshot::Sender<Joined> },
+    /// What happened at a worker.
+    Report { member: Member, report: Report },
+    /// A session is over.
+    Leave { member: Member },
+    /// Tasks that were read to be sent.
+    Fetched { type_id: TypeId, rows: Result<Vec<Option<StoredTask>>, store::Error> },
+    /// What became of an outcome for a task that had ended.
+    Judged { member: Member, token: Token, answer: v1::Answer },
+    /// The oldest events of the log.
+    Trimmable { events: Result<Vec<TaskEvent>, store::Error> },
+}
+
+/// A batch is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Receipt {
+    /// The id of its first task; the others follow by ones.
+    pub(crate) first: TaskId,
+    /// How many.
+    pub(crate) count: u32,
+    /// The place in the log before it.
+    pub(crate) cursor: Seq,
+    /// It had been stored before, under the same key.
+    pub(crate) duplicate: bool,
+}
+
+/// A batch is not stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The key means other tasks.
+    #[error("this idempotency key was used for another batch; use a new key")]
+    KeyConflict,
+    /// No more keys can be remembered.
+    #[error("too many idempotency keys are remembered; submit without a key, or later")]
+    KeysFull,
+    /// The queue has its number of tasks.
+    #[error("the queue is full: {live} tasks wait or run, at most {most} may (--max-queued); try later")]
+    TooMany { live: u64, most: u64 },
+    /// The queue has its bytes.
+    #[error(
+        "the queue is full: {live} bytes of payloads wait or run, at most {most} may (--max-queued-bytes); try later"
+    )]
+    TooLarge { live: u64, most: u64 },
+    /// The dispatcher is about to stop.
+    #[error("the dispatcher is about to stop; try again")]
+    Draining,
+}
+
+/// How a task stands, with what memory knows of it.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// The task.
+    pub(crate) id: TaskId,
+    /// Whether the id was ever given to a task.
+    pub(crate) given: bool,
+    /// How it stands; pending only if the log has it.
+    pub(crate) standing: Standing,
+    /// Its lease, if it runs.
+    pub(crate) running: Option<Running>,
+    /// Tells when it ends, if that was asked for and it has not.
+    pub(crate) ends: Option<oneshot::Receiver<Ended>>,
+}
+
+/// The lease of a running task.
+#[derive(Debug, Clone)]
+pub(crate) struct Running {
+    /// Which attempt.
+    pub(crate) attempt: u32,
+    /// Who holds it.
+    pub(crate) worker: Arc<str>,
+    /// When it was given.
+    pub(crate) leased: Timestamp,
+    /// The task's event before it.
+    pub(crate) last: Option<Seq>,
+}
+
+/// The event that ended a task, with its result.
+#[derive(Debug, Clone)]
+pub(crate) struct Ended {
+    /// The event.
+    pub(crate) event: TaskEvent,
+    /// The result, if it completed.
+    pub(crate) result: Bytes,
+}
+
+/// A wish for a new round.
+#[derive(Debug)]
+pub(crate) struct Again {
+    /// The task.
+    pub(crate) id: TaskId,
+    /// What the log has of it: the spec, its last event's place, the leases it was
+    /// given and the newest token.
+    pub(crate) known: Option<(Spec, Seq, u32, Option<Token>)>,
+}
+
+/// A page of ids.
+#[derive(Debug, Clone)]
+pub(crate) struct Listing {
+    /// Only tasks that stand so.
+    pub(crate) status: Option<Status>,
+    /// Only pending tasks of this type; of others the type is not in memory.
+    pub(crate) type_id: Option<TypeId>,
+    /// Only ids below this.
+    pub(crate) before: TaskId,
+    /// At most this many.
+    pub(crate) limit: usize,
+}
+
+/// A worker's hello.
+#[derive(Debug)]
+pub(crate) struct Join {
+    /// Who.
+    pub(crate) holder: Holder,
+    /// Where it was dialled.
+    pub(crate) address: Arc<str>,
+    /// What it serves, in the order of its hello.
+    pub(crate) types: Vec<Known>,
+    /// How many tasks it runs at once.
+    pub(crate) slots: u32,
+    /// What it says it holds.
+    pub(crate) claims: Vec<Claim>,
+    /// It is about to leave.
+    pub(crate) draining: bool,
+    /// The pipe to it.
+    pub(crate) frames: mpsc::UnboundedSender<v1::SessionRequest>,
+    /// The session's number.
+    pub(crate) session: u64,
+}
+
+/// The loop knows the worker.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    /// Names the session.
+    pub(crate) member: Member,
+}
+
+/// A worker's report, parsed.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// Attempts that ended.
+    pub(crate) outcomes: Vec<Settlement>,
+    /// Handlers that started.
+    pub(crate) started: Vec<(TaskId, Token)>,
+    /// Prefetch by the place of the type in the hello.
+    pub(crate) prefetch: Vec<(u32, u32)>,
+    /// The worker is about to leave.
+    pub(crate) draining: bool,
+}
+
+/// One outcome, parsed.
+#[derive(Debug)]
+pub(crate) struct Settlement {
+    /// The task.
+    pub(crate) id: TaskId,
+    /// The lease that it settles.
+    pub(crate) token: Token,
+    /// How the attempt ended.
+    pub(crate) outcome: Outcome,
+    /// The result, if it completed.
+    pub(crate) result: Bytes,
+    /// How long the handler ran, in microseconds.
+    pub(crate) run_us: u64,
+}
+
+/// The loop's address. Cheap to clone; the loop outlives its shutdown only as long
+/// as a commit takes, after which every question is answered with [`Gone`].
+#[derive(Debug, Clone)]
+pub(crate) struct Handle {
+    inbox: mpsc::Sender<Message>,
+    types: watch::Receiver<Arc<Types>>,
+    committed: broadcast::Sender<Arc<Group>>,
+    trimmed_to: watch::Receiver<Seq>,
+}
+
+/// The loop has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the dispatcher stops; try again")]
+pub(crate) struct Gone;
+
+impl Handle {
+    pub(super) fn new(
+        inbox: mpsc::Sender<Message>,
+        types: watch::Receiver<Arc<Types>>,
+        committed: broadcast::Sender<Arc<Group>>,
+        trimmed_to: watch::Receiver<Seq>,
+    ) -> Self {
+        Self { inbox, types, committed, trimmed_to }
+    }
+
+    /// Tells the loop something.
+    pub(crate) async fn tell(&self, message: Message) -> Result<(), Gone> {
+        self.inbox.send(message).await.map_err(|_| Gone)
+    }
+
+    /// Asks the loop something and waits for the answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Message,
+    ) -> Result<T, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(question(reply)).await?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// The known types at this moment.
+    pub(crate) fn types(&self) -> Arc<Types> {
+        self.types.borrow().clone()
+    }
+
+    /// Every group from now on, once it is durable. One whose results are large
+    /// comes without entries: they are to be read from the store.
+    pub(crate) fn committed(&self) -> broadcast::Receiver<Arc<Group>> {
+        self.committed.subscribe()
+    }
+
+    /// Places up to this one may have been trimmed.
+    pub(crate) fn trimmed_to(&self) -> Seq {
+        *self.trimmed_to.borrow()
+    }
+}
+
+/// Which epoch the loop gives leases in; told once, at the start.
+pub(crate) type Boot = Epoch;

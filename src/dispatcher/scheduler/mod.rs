@@ -1,0 +1,278 @@
+//! The one loop that owns all tasks. Everything that changes a task passes through
+//! here, one message after the other:
+//!
+//! ```text
+//!  message ─▶ core decides an event ─▶ core applies it ─▶ the open group
+//!                                                              │ one commit at a time
+//!  replies, answers, watchers, at-most-once pushes ◀── durable ┘
+//! ```
+//!
+//! While one group is being committed the next one fills; there is no timer between
+//! them. A reply waits for the group it depends on, reads and refusals included.
+//! What runs ahead of the commit is the push of an ordinary task: its token carries
+//! the boot, its id a synced reservation, so that a crash before the commit leaves
+//! nothing that could be mistaken for a stored task.
+//!
+//! The loop never waits for anything but its next message: disk reads go to the
+//! blocking pool, commits to the committer's thread, frames into unbounded pipes
+//! that credit bounds.
+
+mod assign;
+mod group;
+mod message;
+mod outcomes;
+mod queries;
+mod sessions;
+mod staged;
+mod submit;
+mod tally;
+mod upkeep;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng as _;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+pub(crate) use message::{
+    Ended, Handle, Join, Joined, Listing, Message, Receipt, Refusal, Running, Snapshot,
+};
+
+use self::assign::Gate;
+use self::group::{InFlight, Open, Outgoing};
+use self::sessions::Session;
+use self::staged::Staged;
+use self::tally::Tally;
+use super::recovery::Restored;
+use super::types::Types;
+use crate::clock::Clock;
+use crate::core::id::{TaskId, Timestamp};
+use crate::core::keys::Keys;
+use crate::core::placement::{Fleet, Member};
+use crate::core::queue::Queue;
+use crate::core::retention::Retention;
+use crate::shutdown::Shutdown;
+use crate::store::committer::Committer;
+use crate::store::{self, Group, Store};
+
+/// Messages taken in one turn: enough to batch, few enough to stay fair.
+const TURN: usize = 512;
+/// Messages that may wait for the loop; senders wait beyond that.
+const INBOX: usize = 4_096;
+/// Groups a slow watcher may fall behind before it reads from the store.
+const BROADCAST: usize = 64;
+
+/// What the loop is told by the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    /// A lease ends unless its session reports within this time.
+    pub(crate) lease: Duration,
+    /// Tasks that may wait and run.
+    pub(crate) max_queued: u64,
+    /// Bytes of their payloads.
+    pub(crate) max_queued_bytes: u64,
+}
+
+/// The loop and all it owns.
+#[derive(Debug)]
+pub(crate) struct Scheduler {
+    rules: Rules,
+    clock: Clock,
+    dice: rand::rngs::StdRng,
+    store: Arc<dyn Store>,
+
+    queue: Queue,
+    keys: Keys,
+    retention: Retention,
+    types: Types,
+    fleet: Fleet,
+    gate: Gate,
+    staged: Staged,
+    tally: Tally,
+    sessions: BTreeMap<Member, Session>,
+    known_workers: BTreeMap<Arc<str>, (u64, Arc<str>)>,
+    waiters: HashMap<TaskId, Vec<oneshot::Sender<Ended>>>,
+
+    open: Open,
+    in_flight: Option<InFlight>,
+    committer: Committer,
+    outgoing: BTreeMap<Member, Outgoing>,
+    /// The greatest id whose task is stored.
+    stored_to: TaskId,
+    /// Tasks below this were inherited from the last boot.
+    inherited_below: TaskId,
+    /// Until then, inherited tasks have their start stored before the push.
+    cautious_until: Timestamp,
+
+    inbox: mpsc::Receiver<Message>,
+    committed: mpsc::UnboundedReceiver<Result<(), store::Error>>,
+    shared: Shared,
+    last_turn: Timestamp,
+    next_member: u64,
+    draining: bool,
+    trimming: bool,
+    announced_end: Option<store::Error>,
+}
+
+/// What the loop shares with those who ask it.
+#[derive(Debug)]
+struct Shared {
+    types: watch::Sender<Arc<Types>>,
+    committed: broadcast::Sender<Arc<Group>>,
+    /// Places up to this one may have been trimmed.
+    trimmed_to: watch::Sender<crate::core::id::Seq>,
+    /// For the loop's own errands.
+    inbox: mpsc::WeakSender<Message>,
+}
+
+impl Scheduler {
+    /// A loop over what a store held, and the handle by which it is asked.
+    pub(crate) fn new(
+        rules: Rules,
+        clock: Clock,
+        store: Arc<dyn Store>,
+        restored: Restored,
+    ) -> std::io::Result<(Self, Handle)> {
+        let (inbox_sender, inbox) = mpsc::channel(INBOX);
+        let (done, committed) = mpsc::unbounded_channel();
+        let committer = Committer::start(store.clone(), move |result| {
+            // The loop ends only after its last commit; before that it listens.
+            drop(done.send(result));
+        })?;
+        let types = watch::Sender::new(Arc::new(restored.types.clone()));
+        let trimmed_to = watch::Sender::new(restored.trimmed_to);
+        let broadcast = broadcast::Sender::new(BROADCAST);
+        let handle = Handle::new(
+            inbox_sender.clone(),
+            types.subscribe(),
+            broadcast.clone(),
+            trimmed_to.subscribe(),
+        );
+        let now = clock.now();
+        let mut scheduler = Self {
+            rules,
+            clock,
+            dice: rand::make_rng(),
+            store,
+            tally: Tally::new(&restored),
+            gate: Gate::new(&restored.workers, now),
+            cautious_until: restored.cautious_until,
+            stored_to: restored.stored_to,
+            inherited_below: restored.queue.ids.next(),
+            queue: restored.queue,
+            keys: restored.keys,
+            retention: restored.retention,
+            types: restored.types,
+            known_workers: restored.workers,
+            fleet: Fleet::default(),
+            staged: Staged::default(),
+            sessions: BTreeMap::new(),
+            waiters: HashMap::new(),
+            open: Open::default(),
+            in_flight: None,
+            committer,
+            outgoing: BTreeMap::new(),
+            inbox,
+            committed,
+            shared: Shared {
+                types,
+                committed: broadcast,
+                trimmed_to,
+                inbox: inbox_sender.downgrade(),
+            },
+            last_turn: now,
+            next_member: 0,
+            draining: false,
+            trimming: false,
+            announced_end: None,
+        };
+        if let Some(skipped) = restored.skipped {
+            scheduler.open.group.entries.push(skipped.into());
+        }
+        Ok((scheduler, handle))
+    }
+
+    /// Runs until the shutdown, or until the store fails.
+    pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<(), store::Error> {
+        let mut messages = Vec::with_capacity(TURN);
+        let sleep = tokio::time::sleep_until(Instant::now());
+        tokio::pin!(sleep);
+        loop {
+            tokio::select! {
+                biased;
+                Some(done) = self.committed.recv() => self.on_committed(done)?,
+                _ = self.inbox.recv_many(&mut messages, TURN) => {}
+                () = sleep.as_mut() => {}
+                () = shutdown.begun(), if !self.draining => self.begin_drain(),
+            }
+            self.begin_turn();
+            for message in messages.drain(..) {
+                self.handle(message);
+            }
+            self.upkeep();
+            self.assign();
+            self.send_frames();
+            self.commit();
+            if let Some(error) = self.announced_end.take() {
+                return Err(error);
+            }
+            if self.draining && self.in_flight.is_none() && self.open.is_empty() {
+                break;
+            }
+            let wake = Instant::from_std(self.clock.instant(self.next_wake()));
+            if sleep.deadline() != wake {
+                sleep.as_mut().reset(wake);
+            }
+        }
+        self.stop();
+        Ok(())
+    }
+
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Submit { batch, reply } => self.submit(&batch, reply),
+            Message::Look { ids, wait, reply } => self.look(&ids, wait, reply),
+            Message::Cancel { tasks, reply } => self.cancel(&tasks, reply),
+            Message::Retry { tasks, reply } => self.retry(tasks, reply),
+            Message::List { listing, reply } => self.list(&listing, reply),
+            Message::Stats { reply } => self.stats(reply),
+            Message::Learn { types } => self.learn(types),
+            Message::Endpoints { endpoints } => self.tally.set_endpoints(endpoints),
+            Message::Join { join, reply } => self.join(join, reply),
+            Message::Report { member, report } => self.report(member, report),
+            Message::Leave { member } => self.leave(member),
+            Message::Fetched { type_id, rows } => self.fetched(type_id, rows),
+            Message::Judged { member, token, answer } => self.judged(member, token, answer),
+            Message::Trimmable { events } => self.trim(events),
+        }
+    }
+
+    /// Notices that this process was away: whatever ran out meanwhile gets its time
+    /// back, and the sockets are read before anything is given up.
+    fn begin_turn(&mut self) {
+        let now = self.clock.now();
+        let gap = now.since(self.last_turn);
+        if gap > self.rules.lease / 3 {
+            self.queue.leases.postpone(gap);
+        }
+        self.last_turn = now;
+    }
+
+    fn roll(&mut self) -> u64 {
+        self.dice.next_u64()
+    }
+
+    fn begin_drain(&mut self) {
+        self.draining = true;
+        tracing::debug!("dispatcher drains");
+        self.note_all_leases();
+        let next_id = self.queue.ids.next();
+        self.open.group.entries.push(crate::core::event::Event::Stopped { next_id }.into());
+    }
+
+    fn stop(self) {
+        self.committer.stop();
+    }
+}
