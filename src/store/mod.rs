@@ -6,6 +6,7 @@
 //!
 //! Every engine passes the suite in `conformance`, crash and reopen included.
 
+pub mod committer;
 pub mod embedded;
 pub mod memory;
 
@@ -20,6 +21,7 @@ use crate::core::event::{Entry, Event, TaskEvent};
 use crate::core::id::{Epoch, Seq, TaskId};
 use crate::core::task::Spec;
 
+pub use self::committer::Committer;
 pub use self::embedded::{Durability, Embedded};
 pub use self::memory::Memory;
 
