@@ -79,7 +79,8 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
         bytes: usize,
     ) -> Result<Vec<StoredEvent>, Error>;
 
-    /// Opens what is on disk anew after [`Error::Full`].
+    /// Opens what is on disk anew after [`Error::Full`]. That it opens does not say
+    /// that the next group fits: the caller leaves time between its attempts.
     ///
     /// # Errors
     /// When it still cannot be written.

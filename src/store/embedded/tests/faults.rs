@@ -55,7 +55,8 @@ fn a_full_disk_loses_the_group_and_nothing_else_and_the_store_reopens() {
         let store = filled(dir.path(), durability);
         let before = dump(&store);
         store.medium.faults.fill_up(true);
-        let refused = store.append(&group([submitted(1_000, &[1; 3_000])]));
+        // Large, so that the file grows before a write finds no space.
+        let refused = store.append(&group([submitted(1_000, &vec![1; 8 << 20])]));
         assert!(matches!(refused, Err(Error::Full)), "{refused:?}");
         let refused = store.append(&group([submitted(1_000, b"")]));
         assert!(matches!(refused, Err(Error::Full)), "the engine is poisoned: {refused:?}");
