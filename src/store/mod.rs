@@ -4,13 +4,26 @@
 //! what an event means is the core's part. All calls block; the dispatcher calls
 //! [`Store::append`] from its one committer thread and reads from the blocking pool.
 //!
-//! Every engine passes [`conformance`], crash and reopen included.
+//! Every engine passes the suite in `conformance`, crash and reopen included.
+
+pub mod committer;
+pub mod embedded;
+pub mod memory;
+
+mod record;
+
+#[cfg(test)]
+mod conformance;
 
 use bytes::Bytes;
 
 use crate::core::event::{Entry, Event, TaskEvent};
 use crate::core::id::{Epoch, Seq, TaskId};
 use crate::core::task::Spec;
+
+pub use self::committer::Committer;
+pub use self::embedded::{Durability, Embedded};
+pub use self::memory::Memory;
 
 /// An engine: memory, embedded, later PostgreSQL.
 pub trait Store: std::fmt::Debug + Send + Sync + 'static {
@@ -66,7 +79,8 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
         bytes: usize,
     ) -> Result<Vec<StoredEvent>, Error>;
 
-    /// Opens what is on disk anew after [`Error::Full`].
+    /// Opens what is on disk anew after [`Error::Full`]. That it opens does not say
+    /// that the next group fits: the caller leaves time between its attempts.
     ///
     /// # Errors
     /// When it still cannot be written.
@@ -177,4 +191,10 @@ pub enum Error {
         /// What the engine said.
         what: String,
     },
+}
+
+/// The complaint about an id or a place that was given a second time: a bug of
+/// the caller, found before anything of the group is durable.
+fn stored_twice(noun: &str, key: u64) -> Error {
+    Error::Failed { what: format!("{noun} {key} is stored already; this is a bug") }
 }

@@ -1,0 +1,271 @@
+//! The engine on the local disk: redb, used append-only.
+//!
+//! Tasks go in by rising id, events in the order they are committed, and neither
+//! is ever updated in place: a B-tree takes rising keys at several times the rate
+//! of scattered ones. Small rows and large bytes have tables of their own, so that
+//! a restart reads only the small ones. One commit is one transaction and one sync.
+//!
+//! The directory holds `taskgrid.redb` and `LOCK`. The lock says who has the
+//! directory, and inside it whether the last one to have it closed the store in
+//! good order: if not, what the page cache holds of the file is dropped before
+//! anything is read, because after a failed sync it may differ from the disk.
+//!
+//! What this module does not do: it tries no failed sync again, repairs no
+//! damage, and does not keep the space that deleting needs on a full disk.
+
+mod backend;
+mod directory;
+mod reader;
+mod tables;
+mod writer;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use redb::{Database, ReadableDatabase};
+
+use self::backend::{Backend, Medium};
+use self::directory::Directory;
+use self::reader::Reader;
+use self::tables::engine;
+use self::writer::Writer;
+use super::{Error, Group, Recovered, Store, StoredEvent, StoredTask};
+use crate::core::event::Event;
+use crate::core::id::{Epoch, Seq, TaskId};
+
+/// Memory for pages of the file, and for those of the transaction that is being
+/// made. The largest group with its copied pages fits; the engine's own default
+/// of 1 GiB would not leave a small machine to the tasks.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// The database, inside the directory.
+const FILE: &str = "taskgrid.redb";
+/// The database until it is complete.
+const FILE_IN_THE_MAKING: &str = "taskgrid.redb.new";
+
+/// What a commit waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// The disk: a commit survives a power cut. The default.
+    #[default]
+    Sync,
+    /// The operating system: a commit survives the end of this process, by
+    /// whatever signal. After a power cut the store may have lost commits, or
+    /// may refuse to open. The epoch is synced even so.
+    Os,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sync => "sync",
+            Self::Os => "os",
+        })
+    }
+}
+
+/// A word that is no [`Durability`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no durability: sync (survives a power cut) or os (survives a killed process)")]
+pub struct BadDurability(pub String);
+
+impl FromStr for Durability {
+    type Err = BadDurability;
+
+    fn from_str(text: &str) -> Result<Self, BadDurability> {
+        match text {
+            "sync" => Ok(Self::Sync),
+            "os" => Ok(Self::Os),
+            other => Err(BadDurability(other.to_owned())),
+        }
+    }
+}
+
+/// A store in a directory of its own. Dropped, it closes the file and gives the
+/// directory free.
+#[derive(Debug)]
+pub struct Embedded {
+    /// `None` while it is opened anew, and after that failed.
+    database: RwLock<Option<Database>>,
+    medium: Arc<Medium>,
+    directory: Directory,
+}
+
+impl Embedded {
+    /// Opens the store in `dir`, and makes both if they are not there.
+    ///
+    /// Reads the whole file once, to check it: about a quarter of a second for a
+    /// million small rows.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], [`Error::Unusable`] and [`Error::Format`] as they say;
+    /// [`Error::Damaged`] when the file is not what was written, [`Error::Full`] and
+    /// [`Error::Failed`] when it could not be made or opened.
+    pub fn open(dir: &Path, durability: Durability) -> Result<Self, Error> {
+        let directory = Directory::take(dir)?;
+        let medium = Arc::new(Medium::new(durability));
+        let is_new = !directory.has(FILE)?;
+        if is_new {
+            create(&directory, &medium)?;
+        }
+        let database = load(&directory, &medium, is_new || directory.was_closed())?;
+        Ok(Self { database: RwLock::new(Some(database)), medium, directory })
+    }
+
+    /// Runs `work` on the open database.
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, Error>) -> Result<T, Error> {
+        let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let done = match guard.as_ref() {
+            Some(database) => work(database),
+            None => Err(Error::Failed { what: "it is not open".to_owned() }),
+        };
+        // After its first failed write the engine only says that there was one.
+        done.map_err(|error| match error {
+            Error::Failed { .. } if self.medium.is_only_full() => Error::Full,
+            other => other,
+        })
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T, Error>) -> Result<T, Error> {
+        self.with(|database| work(&Reader::new(database.begin_read().map_err(engine)?)))
+    }
+}
+
+impl Store for Embedded {
+    fn take_epoch(&self, nonce: u64) -> Result<Vec<Epoch>, Error> {
+        self.with(|database| {
+            let transaction = database.begin_write().map_err(engine)?;
+            let epochs = Writer::new(&transaction).take_epoch(nonce)?;
+            self.medium.synced(|| transaction.commit()).map_err(engine)?;
+            Ok(epochs)
+        })
+    }
+
+    fn append(&self, group: &Group) -> Result<(), Error> {
+        self.with(|database| {
+            if group.is_empty() {
+                return Ok(());
+            }
+            let transaction = database.begin_write().map_err(engine)?;
+            Writer::new(&transaction).write(group)?;
+            transaction.commit().map_err(engine)
+        })
+    }
+
+    fn scan(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error> {
+        self.read(|reader| reader.scan(visit))
+    }
+
+    fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error> {
+        self.read(|reader| reader.tasks(ids))
+    }
+
+    fn events(&self, places: &[Seq]) -> Result<Vec<Option<StoredEvent>>, Error> {
+        self.read(|reader| reader.events(places))
+    }
+
+    fn events_after(
+        &self,
+        place: Seq,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
+        self.read(|reader| reader.events_after(place, limit, bytes))
+    }
+
+    fn reopen(&self) -> Result<(), Error> {
+        let mut guard = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if self.medium.has_failed() {
+            let what = "a write or a sync failed: only a restart may trust the file again";
+            return Err(Error::Failed { what: what.to_owned() });
+        }
+        // The old handle must be gone before the file is opened anew.
+        drop(guard.take());
+        self.medium.expect_space();
+        *guard = Some(load(&self.directory, &self.medium, false)?);
+        Ok(())
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        let database = self.database.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let was_open = database.is_some();
+        // A store that was closed in good order survives a power cut afterwards.
+        self.medium.synced(|| drop(database));
+        if was_open && !self.medium.has_failed() && !self.medium.is_only_full() {
+            self.directory.closed();
+        }
+    }
+}
+
+/// Makes an empty database under another name, and gives it its own once it is
+/// whole: a file of that name, however short, is never taken for a new one.
+fn create(directory: &Directory, medium: &Arc<Medium>) -> Result<(), Error> {
+    let in_the_making = directory.join(FILE_IN_THE_MAKING);
+    let file = directory.create(FILE_IN_THE_MAKING)?;
+    medium.synced(|| {
+        let backend = Backend::new(file, Arc::clone(medium));
+        let database = builder().create_with_backend(backend).map_err(engine)?;
+        tables::initialize(&database)
+    })?;
+    directory.rename(&in_the_making, FILE)
+}
+
+/// Opens the database, checks all of it, and its format.
+fn load(directory: &Directory, medium: &Arc<Medium>, was_closed: bool) -> Result<Database, Error> {
+    let path = directory.join(FILE);
+    let file = directory.open_file(FILE)?;
+    let unreadable = |source| Error::Unusable { path: path.clone(), source };
+    if file.metadata().map_err(unreadable)?.len() == 0 {
+        return Err(not_sound(&path, "it is empty"));
+    }
+    if !was_closed {
+        tracing::info!(path = %path.display(), "dropping cached pages of the store before it is read");
+        backend::distrust_the_page_cache(&file).map_err(|source| Error::Failed {
+            what: format!("cannot sync {} before reading it: {source}", path.display()),
+        })?;
+    }
+    let backend = Backend::new(file, Arc::clone(medium));
+    // The engine may panic over bytes that it did not write. Nothing is shared
+    // with it that outlives the panic, and a damaged file is to be refused.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let database = builder().create_with_backend(backend).map_err(|error| match error {
+            redb::DatabaseError::UpgradeRequired(found) => Error::Format {
+                path: path.clone(),
+                found: u32::from(found),
+                expected: tables::FORMAT,
+            },
+            other => engine(other),
+        })?;
+        tables::check_format(&database, &path)?;
+        Ok(database)
+    }));
+    match opened {
+        Ok(Err(Error::Damaged { what })) => Err(not_sound(&path, &what)),
+        Ok(done) => done,
+        Err(_) => Err(not_sound(&path, "the engine cannot make sense of it")),
+    }
+}
+
+fn not_sound(path: &Path, what: &str) -> Error {
+    let path: PathBuf = path.to_owned();
+    Error::Damaged {
+        what: format!(
+            "{}: {what}; put back a copy of the directory, or move it away and begin anew",
+            path.display()
+        ),
+    }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    builder
+}
+
+#[cfg(test)]
+mod tests;

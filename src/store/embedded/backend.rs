@@ -1,0 +1,144 @@
+//! The file below the engine: where it is decided whether a sync is one, and
+//! where a full disk is told from a broken one.
+//!
+//! What this module does not do: it locks nothing; the directory's lock does.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redb::StorageBackend;
+
+use super::Durability;
+
+/// What the handles of one file share: how durable it is, and how it fares.
+#[derive(Debug)]
+pub(super) struct Medium {
+    durability: Durability,
+    /// Syncs are real even where `durability` asks for none.
+    forced: AtomicBool,
+    /// A write found no space.
+    full: AtomicBool,
+    /// A write failed otherwise, or a sync failed.
+    failed: AtomicBool,
+    #[cfg(test)]
+    pub(super) faults: super::tests::Faults,
+}
+
+impl Medium {
+    /// A file that nothing has happened to.
+    pub(super) fn new(durability: Durability) -> Self {
+        Self {
+            durability,
+            forced: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            #[cfg(test)]
+            faults: super::tests::Faults::default(),
+        }
+    }
+
+    /// Runs `work` with real syncs, whatever the durability.
+    pub(super) fn synced<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.forced.store(true, Ordering::SeqCst);
+        let done = work();
+        self.forced.store(false, Ordering::SeqCst);
+        done
+    }
+
+    /// Whether the only thing wrong is that a write found no space.
+    pub(super) fn is_only_full(&self) -> bool {
+        self.full.load(Ordering::SeqCst) && !self.has_failed()
+    }
+
+    /// Whether it is unknown what the disk holds.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
+    }
+
+    /// Forgets that there was no space.
+    pub(super) fn expect_space(&self) {
+        self.full.store(false, Ordering::SeqCst);
+    }
+
+    fn syncs(&self) -> bool {
+        self.durability == Durability::Sync || self.forced.load(Ordering::SeqCst)
+    }
+
+    fn written(&self, done: io::Result<()>) -> io::Result<()> {
+        if let Err(error) = &done {
+            let flag = if no_space(error) { &self.full } else { &self.failed };
+            flag.store(true, Ordering::SeqCst);
+        }
+        done
+    }
+}
+
+/// Whether it says that there is no space, for this user or at all.
+pub(super) fn no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// One open handle of the file.
+#[derive(Debug)]
+pub(super) struct Backend {
+    file: File,
+    medium: Arc<Medium>,
+}
+
+impl Backend {
+    /// The file as the engine sees it.
+    pub(super) fn new(file: File, medium: Arc<Medium>) -> Self {
+        Self { file, medium }
+    }
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.medium.written(self.file.set_len(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if !self.medium.syncs() {
+            return Ok(());
+        }
+        #[cfg(test)]
+        let done = self.medium.faults.sync().and_then(|()| self.file.sync_data());
+        #[cfg(not(test))]
+        let done = self.file.sync_data();
+        done.map_err(|error| {
+            self.medium.failed.store(true, Ordering::SeqCst);
+            // Never as "no space": what a failed sync left behind is unknown,
+            // whatever its reason, so that it must not be tried again.
+            io::Error::other(format!("cannot sync: {error}"))
+        })
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        self.medium.written(self.medium.faults.write())?;
+        self.medium.written(self.file.write_all_at(bytes, offset))
+    }
+}
+
+/// Makes the next reads come from the disk.
+///
+/// After a failed sync the kernel may show pages that never reached the disk as
+/// if they had. What it still means to write is written first, so that a mere
+/// crash of the process loses nothing.
+pub(super) fn distrust_the_page_cache(file: &File) -> io::Result<()> {
+    file.sync_data()?;
+    #[cfg(target_os = "linux")]
+    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;
+    Ok(())
+}

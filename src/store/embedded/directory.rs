@@ -1,0 +1,128 @@
+//! The directory of a store: made, locked, and synced where its entries change.
+//!
+//! What this module does not do: it does not look into the database.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::store::Error;
+
+/// The file whose lock is the right to the directory.
+const LOCK: &str = "LOCK";
+
+/// What the lock's file says while the store is open, and after a crash.
+const OPEN: &[u8] = b"open  \n";
+/// What it says after the store was closed in good order.
+const CLOSED: &[u8] = b"closed\n";
+
+/// Payloads are nobody else's business.
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// A directory that this value alone may use.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    lock: File,
+    was_closed: bool,
+}
+
+impl Directory {
+    /// Makes the directory if it is not there, and locks it.
+    pub(super) fn take(path: &Path) -> Result<Self, Error> {
+        make(path).map_err(|source| Error::Unusable { path: path.to_owned(), source })?;
+        let lock_path = path.join(LOCK);
+        let unusable = |source| Error::Unusable { path: lock_path.clone(), source };
+        let lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .open(&lock_path)
+            .map_err(unusable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(unusable(source)),
+        }
+        // Neither state is synced: it tells of the page cache, which does not
+        // outlive the operating system either.
+        let mut state = [0; CLOSED.len()];
+        let was_closed = lock.read_exact_at(&mut state, 0).is_ok() && state == CLOSED;
+        lock.write_all_at(OPEN, 0).map_err(unusable)?;
+        Ok(Self { path: path.to_owned(), lock, was_closed })
+    }
+
+    /// Whether the one who had it before closed the store in good order.
+    pub(super) fn was_closed(&self) -> bool {
+        self.was_closed
+    }
+
+    /// Notes that the store was closed in good order.
+    pub(super) fn closed(&self) {
+        if let Err(error) = self.lock.write_all_at(CLOSED, 0) {
+            tracing::warn!(%error, "cannot note that the store was closed");
+        }
+    }
+
+    /// The path of a file in it.
+    pub(super) fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Whether it has a file of this name.
+    pub(super) fn has(&self, name: &str) -> Result<bool, Error> {
+        let path = self.join(name);
+        path.try_exists().map_err(|source| Error::Unusable { path, source })
+    }
+
+    /// A new, empty file in place of any old one.
+    pub(super) fn create(&self, name: &str) -> Result<File, Error> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
+        self.open_with(&options, name)
+    }
+
+    /// A file that is there.
+    pub(super) fn open_file(&self, name: &str) -> Result<File, Error> {
+        self.open_with(OpenOptions::new().read(true).write(true), name)
+    }
+
+    /// Gives a file another name, durably.
+    pub(super) fn rename(&self, from: &Path, name: &str) -> Result<(), Error> {
+        let to = self.join(name);
+        std::fs::rename(from, &to)
+            .and_then(|()| sync_directory(&self.path))
+            .map_err(|source| Error::Unusable { path: to, source })
+    }
+
+    fn open_with(&self, options: &OpenOptions, name: &str) -> Result<File, Error> {
+        let path = self.join(name);
+        options.open(&path).map_err(|source| Error::Unusable { path, source })
+    }
+}
+
+/// Makes a directory and those above it, each with a synced entry.
+fn make(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|directory| !directory.as_os_str().is_empty() && !directory.exists())
+        .collect();
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)?;
+    for directory in missing {
+        match directory.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent)?,
+            Some(_) => sync_directory(Path::new("."))?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes the entries of a directory durable.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

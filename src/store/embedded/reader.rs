@@ -1,0 +1,197 @@
+//! One read transaction: what is kept, as it stood when the transaction began.
+
+use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable};
+use serde::de::DeserializeOwned;
+
+use super::tables::{self, definition, engine};
+use crate::core::event::{Event, KeyedBatch, LeaseNotes, TaskEvent};
+use crate::core::id::{Seq, TaskId};
+use crate::core::task::{Holder, Spec};
+use crate::core::task_type::{TaskType, TypeId};
+use crate::store::record::{self, Place, Table};
+use crate::store::{Error, Recovered, StoredEvent, StoredTask};
+
+/// Reads in one transaction.
+pub(super) struct Reader {
+    transaction: ReadTransaction,
+}
+
+impl Reader {
+    /// Reads in this transaction.
+    pub(super) fn new(transaction: ReadTransaction) -> Self {
+        Self { transaction }
+    }
+
+    /// See [`crate::store::Store::scan`]. Holds one row at a time.
+    pub(super) fn scan(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error> {
+        self.each(Table::Types, |number, definition: TaskType| {
+            let type_id = TypeId(u32::try_from(number).map_err(|_| {
+                record::damaged(Table::Types, number.into(), &"it is no number of a type")
+            })?);
+            visit(Event::TypeLearned { type_id, definition });
+            Ok(())
+        })?;
+        self.scan_workers(visit)?;
+        self.each(Table::Skipped, |from, to: TaskId| {
+            visit(Event::IdsSkipped { from: TaskId(from), to });
+            Ok(())
+        })?;
+        if let Some(end) = self.meta(tables::RESERVED)? {
+            visit(Event::IdsReserved { end: TaskId(end) });
+        }
+        self.each(Table::Keys, |_, batch: KeyedBatch| {
+            visit(Event::Keyed(batch));
+            Ok(())
+        })?;
+        let mut last_id = None;
+        self.each(Table::Tasks, |id, spec: Spec| {
+            last_id = Some(TaskId(id));
+            visit(Event::Submitted { id: TaskId(id), spec });
+            Ok(())
+        })?;
+        let mut last_seq = Seq::default();
+        self.each(Table::Events, |_, event: TaskEvent| {
+            last_seq = event.seq;
+            visit(Event::Changed(event));
+            Ok(())
+        })?;
+        self.each(Table::Notes, |_, notes: LeaseNotes| {
+            visit(Event::Leased(notes));
+            Ok(())
+        })?;
+        if let Some(next_id) = self.meta(tables::STOPPED)? {
+            visit(Event::Stopped { next_id: TaskId(next_id) });
+        }
+        let trimmed_to = self.meta(tables::TRIMMED_TO)?.map(Seq).unwrap_or_default();
+        let trimmed_id = self.meta(tables::TRIMMED_ID)?.map(TaskId);
+        Ok(Recovered {
+            last_seq: last_seq.max(trimmed_to),
+            last_id: last_id.max(trimmed_id),
+            trimmed_to,
+        })
+    }
+
+    /// See [`crate::store::Store::tasks`].
+    pub(super) fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error> {
+        let tasks = self.open::<u64>(Table::Tasks)?;
+        let payloads = self.open(Table::Payloads)?;
+        let task = |&id: &TaskId| {
+            let Some(row) = tasks.get(id.0).map_err(engine)? else {
+                return Ok(None);
+            };
+            let row = record::row::<Spec>(Table::Tasks, id.0.into(), row.value())?;
+            let payload = bytes_of(row.place, Table::Payloads, &payloads, id.0)?;
+            Ok(Some(StoredTask { id, spec: row.value, payload }))
+        };
+        ids.iter().map(task).collect()
+    }
+
+    /// See [`crate::store::Store::events`].
+    pub(super) fn events(&self, places: &[Seq]) -> Result<Vec<Option<StoredEvent>>, Error> {
+        let events = self.open::<u64>(Table::Events)?;
+        let results = self.open(Table::Results)?;
+        let event = |&Seq(seq): &Seq| {
+            let Some(row) = events.get(seq).map_err(engine)? else {
+                return Ok(None);
+            };
+            let row = record::row::<TaskEvent>(Table::Events, seq.into(), row.value())?;
+            let result = bytes_of(row.place, Table::Results, &results, seq)?;
+            Ok(Some(StoredEvent { event: row.value, result }))
+        };
+        places.iter().map(event).collect()
+    }
+
+    /// See [`crate::store::Store::events_after`].
+    pub(super) fn events_after(
+        &self,
+        place: Seq,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
+        let events = self.open::<u64>(Table::Events)?;
+        let results = self.open(Table::Results)?;
+        let mut found = Vec::new();
+        let mut total = 0_usize;
+        let after = events.range::<u64>((Excluded(place.0), Unbounded)).map_err(engine)?;
+        for row in after.take(limit) {
+            let (seq, row) = row.map_err(engine)?;
+            let seq = seq.value();
+            let row = record::row::<TaskEvent>(Table::Events, seq.into(), row.value())?;
+            total = total.saturating_add(row.place.length());
+            if total > bytes && !found.is_empty() {
+                break;
+            }
+            let result = bytes_of(row.place, Table::Results, &results, seq)?;
+            found.push(StoredEvent { event: row.value, result });
+        }
+        Ok(found)
+    }
+
+    fn scan_workers(&self, visit: &mut dyn FnMut(Event)) -> Result<(), Error> {
+        for row in self.open::<&str>(Table::Workers)?.iter().map_err(engine)? {
+            let (worker, row) = row.map_err(engine)?;
+            let worker = worker.value();
+            let (incarnation, address) =
+                record::row::<(u64, Arc<str>)>(Table::Workers, worker.into(), row.value())?.value;
+            let holder = Holder { worker: worker.into(), incarnation };
+            visit(Event::WorkerSeen { holder, address });
+        }
+        Ok(())
+    }
+
+    /// Shows every row of a table, by rising key.
+    fn each<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        mut visit: impl FnMut(u64, T) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for row in self.open::<u64>(table)?.iter().map_err(engine)? {
+            let (key, row) = row.map_err(engine)?;
+            let key = key.value();
+            visit(key, record::row::<T>(table, key.into(), row.value())?.value)?;
+        }
+        Ok(())
+    }
+
+    fn meta(&self, name: &'static str) -> Result<Option<u64>, Error> {
+        let meta = self.open::<&str>(Table::Meta)?;
+        match meta.get(name).map_err(engine)? {
+            Some(row) => Ok(Some(record::row(Table::Meta, name.into(), row.value())?.value)),
+            None => Ok(None),
+        }
+    }
+
+    fn open<K: Key + 'static>(
+        &self,
+        table: Table,
+    ) -> Result<ReadOnlyTable<K, &'static [u8]>, Error> {
+        self.transaction.open_table(definition(table)).map_err(engine)
+    }
+}
+
+/// The bytes that belong to a row.
+fn bytes_of(
+    place: Place<'_>,
+    table: Table,
+    blobs: &ReadOnlyTable<u64, &'static [u8]>,
+    key: u64,
+) -> Result<Bytes, Error> {
+    let length = match place {
+        Place::None => return Ok(Bytes::new()),
+        Place::Inline(bytes) => return Ok(Bytes::copy_from_slice(bytes)),
+        Place::Apart(length) => length,
+    };
+    let Some(blob) = blobs.get(key).map_err(engine)? else {
+        return Err(record::damaged(table, key.into(), &"it is not there"));
+    };
+    let bytes = record::blob(table, key.into(), blob.value())?;
+    if bytes.len() == length {
+        Ok(bytes)
+    } else {
+        Err(record::damaged(table, key.into(), &"its length is another than its row says"))
+    }
+}

@@ -1,0 +1,119 @@
+//! What only the embedded engine does: its files, its lock, its faults.
+
+mod crash;
+mod damage;
+mod faults;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::conformance::samples::{changed, group, submitted};
+
+pub(super) use self::faults::Faults;
+
+/// A store with a few hundred rows, small and large.
+fn filled(dir: &Path, durability: Durability) -> Embedded {
+    let store = Embedded::open(dir, durability).unwrap();
+    for batch in 0..5_u64 {
+        let entries = (1..=40).flat_map(|step| {
+            let number = batch * 40 + step;
+            let size = usize::try_from(number * 7 % 600).unwrap();
+            [
+                submitted(number, &vec![b'p'; size]),
+                changed(number, number, None, crate::core::task::Change::Completed)
+                    .with(&vec![b'r'; size]),
+            ]
+        });
+        store.append(&group(entries)).unwrap();
+    }
+    store
+}
+
+#[test]
+fn a_durability_is_read_from_the_word_that_it_prints() {
+    for durability in [Durability::Sync, Durability::Os] {
+        assert_eq!(durability.to_string().parse(), Ok(durability));
+    }
+    let refused = "disk".parse::<Durability>().unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "\"disk\" is no durability: sync (survives a power cut) or os (survives a killed process)"
+    );
+}
+
+#[test]
+fn a_directory_has_one_store_at_a_time() {
+    let dir = TempDir::new().unwrap();
+    let store = Embedded::open(dir.path(), Durability::Sync).unwrap();
+    let second = Embedded::open(dir.path(), Durability::Os);
+    assert!(matches!(second, Err(Error::InUse { path }) if path == dir.path()));
+    store.append(&group([submitted(1, b"")])).unwrap();
+    drop(store);
+    let store = Embedded::open(dir.path(), Durability::Os).unwrap();
+    assert!(store.tasks(&[TaskId(1)]).unwrap()[0].is_some());
+}
+
+#[test]
+fn directories_are_made_as_deep_as_needed_and_for_this_user_only() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = TempDir::new().unwrap();
+    let deep = dir.path().join("a/b/c");
+    drop(Embedded::open(&deep, Durability::Sync).unwrap());
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o077;
+    assert_eq!(mode(&deep), 0);
+    assert_eq!(mode(&deep.join(FILE)), 0);
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"not a directory").unwrap();
+    let under = file.join("data");
+    let refused = Embedded::open(&under, Durability::Sync).unwrap_err();
+    assert!(matches!(&refused, Error::Unusable { path, .. } if *path == under), "{refused}");
+}
+
+#[test]
+fn a_file_of_another_format_is_refused_and_left_alone() {
+    let dir = TempDir::new().unwrap();
+    drop(filled(dir.path(), Durability::Sync));
+    let path = dir.path().join(FILE);
+    let set_format = |format: u32| {
+        let database = Database::open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let table = redb::TableDefinition::<&str, u32>::new("format");
+        transaction.open_table(table).unwrap().insert("format", format).unwrap();
+        transaction.commit().unwrap();
+    };
+    set_format(2);
+    let refused = Embedded::open(dir.path(), Durability::Sync).unwrap_err();
+    assert!(matches!(refused, Error::Format { found: 2, expected: 1, .. }), "{refused}");
+    set_format(1);
+    let store = Embedded::open(dir.path(), Durability::Sync).unwrap();
+    assert!(store.tasks(&[TaskId(200)]).unwrap()[0].is_some());
+}
+
+#[test]
+fn an_unfinished_new_file_is_made_anew() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join(FILE_IN_THE_MAKING), b"half of somethi").unwrap();
+    drop(Embedded::open(dir.path(), Durability::Sync).unwrap());
+    assert!(!dir.path().join(FILE_IN_THE_MAKING).exists());
+}
+
+#[test]
+fn the_lock_tells_whether_the_store_was_closed_in_good_order() {
+    let dir = TempDir::new().unwrap();
+    let was_closed = || Directory::take(dir.path()).unwrap().was_closed();
+    let store = filled(dir.path(), Durability::Sync);
+    drop(store);
+    assert!(was_closed());
+    assert!(!was_closed(), "one who takes it and does not close it leaves it open");
+    let store = Embedded::open(dir.path(), Durability::Sync).unwrap();
+    store.medium.faults.fail_syncs(true);
+    assert!(store.append(&group([submitted(1_000, b"")])).is_err());
+    drop(store);
+    assert!(!was_closed(), "a failed sync is not good order");
+}

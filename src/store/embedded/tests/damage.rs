@@ -1,0 +1,113 @@
+//! Files that are not what was written: refused, or read exactly; never a panic.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::super::{Durability, Embedded, FILE};
+use super::filled;
+use crate::core::id::TaskId;
+use crate::store::conformance::engines::{Dump, dump};
+use crate::store::{Error, Store};
+
+/// Bits that are flipped, one a turn.
+const FLIPS: usize = 100;
+/// Bytes of a page of the engine.
+const PAGE: usize = 4_096;
+
+/// The bytes of a closed store, and what it holds.
+fn closed_store() -> (Vec<u8>, Dump) {
+    let dir = TempDir::new().unwrap();
+    let store = filled(dir.path(), Durability::Os);
+    let held = dump(&store);
+    drop(store);
+    (std::fs::read(dir.path().join(FILE)).unwrap(), held)
+}
+
+/// What a store with this file holds, if it opens.
+fn read(dir: &Path, bytes: &[u8]) -> Result<Dump, Error> {
+    std::fs::write(dir.join(FILE), bytes).unwrap();
+    Embedded::open(dir, Durability::Os).map(|store| dump(&store))
+}
+
+#[test]
+fn a_flipped_bit_is_refused_or_changes_nothing() {
+    let (original, held) = closed_store();
+    let dir = TempDir::new().unwrap();
+    let used: Vec<usize> = (0..original.len() / PAGE)
+        .filter(|page| original[page * PAGE..][..PAGE].iter().any(|&byte| byte != 0))
+        .collect();
+    let mut refused = 0;
+    for turn in 0..FLIPS {
+        // Spread over the used pages, and within them by a stride that is odd.
+        let page = used[turn * used.len() / FLIPS];
+        let bit = page * PAGE * 8 + turn * 7_919 % (PAGE * 8);
+        let mut flipped = original.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        match read(dir.path(), &flipped) {
+            Ok(read) => assert_eq!(read, held, "bit {bit}"),
+            Err(Error::Damaged { what }) => {
+                assert!(what.contains("put back a copy"), "{what}");
+                refused += 1;
+            }
+            Err(Error::Format { .. }) => refused += 1,
+            Err(other) => panic!("bit {bit}: {other}"),
+        }
+    }
+    assert!(refused >= FLIPS / 4, "only {refused} flips were noticed: they missed the rows");
+}
+
+#[test]
+fn a_file_that_was_cut_is_refused_or_changes_nothing() {
+    let (original, held) = closed_store();
+    let dir = TempDir::new().unwrap();
+    let whole = original.len();
+    for length in [0, 1, 100, PAGE, whole / 4, whole / 2, whole - PAGE, whole - 1] {
+        match read(dir.path(), &original[..length]) {
+            Ok(read) => assert_eq!(read, held, "{length} bytes"),
+            Err(Error::Damaged { .. }) => {}
+            Err(other) => panic!("{length} bytes: {other}"),
+        }
+    }
+    let longer = [original, vec![0; PAGE]].concat();
+    match read(dir.path(), &longer) {
+        Ok(read) => assert_eq!(read, held),
+        Err(Error::Damaged { .. }) => {}
+        Err(other) => panic!("longer: {other}"),
+    }
+}
+
+#[test]
+fn a_file_of_something_else_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let refused = read(dir.path(), b"a letter to my landlord").unwrap_err();
+    assert!(matches!(refused, Error::Damaged { .. }), "{refused}");
+}
+
+#[test]
+fn a_damaged_record_is_named_and_the_others_are_read() {
+    let dir = TempDir::new().unwrap();
+    drop(filled(dir.path(), Durability::Os));
+    {
+        let database = redb::Database::open(dir.path().join(FILE)).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let tasks = redb::TableDefinition::<u64, &[u8]>::new("tasks");
+        let mut tasks = transaction.open_table(tasks).unwrap();
+        let mut row = tasks.remove(17).unwrap().unwrap().value().to_vec();
+        row[5] ^= 1;
+        tasks.insert(17, row.as_slice()).unwrap();
+        let payloads = redb::TableDefinition::<u64, &[u8]>::new("payloads");
+        // Task 40 has 280 bytes of payload.
+        transaction.open_table(payloads).unwrap().remove(40).unwrap().unwrap();
+        drop(tasks);
+        transaction.commit().unwrap();
+    }
+    let store = Embedded::open(dir.path(), Durability::Os).unwrap();
+    assert!(store.tasks(&[TaskId(16), TaskId(18)]).unwrap().iter().all(Option::is_some));
+    let named = |refused: Error, name: &str| {
+        assert!(matches!(&refused, Error::Damaged { what } if what.contains(name)), "{refused}");
+    };
+    named(store.tasks(&[TaskId(17)]).unwrap_err(), "record 17 of table tasks");
+    named(store.scan(&mut |_| {}).unwrap_err(), "record 17 of table tasks");
+    named(store.tasks(&[TaskId(40)]).unwrap_err(), "record 40 of table payloads");
+}

@@ -1,0 +1,103 @@
+//! Full disks and failed syncs.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tempfile::TempDir;
+
+use super::super::{Durability, Embedded};
+use super::filled;
+use crate::core::id::TaskId;
+use crate::store::conformance::engines::dump;
+use crate::store::conformance::samples::{group, submitted};
+use crate::store::{Error, Store};
+
+/// Faults of the file, by wish.
+#[derive(Debug, Default)]
+pub(in crate::store::embedded) struct Faults {
+    no_space: AtomicBool,
+    no_sync: AtomicBool,
+}
+
+impl Faults {
+    /// Lets every write find no space.
+    pub(super) fn fill_up(&self, full: bool) {
+        self.no_space.store(full, Ordering::SeqCst);
+    }
+
+    /// Lets every sync fail.
+    pub(super) fn fail_syncs(&self, fail: bool) {
+        self.no_sync.store(fail, Ordering::SeqCst);
+    }
+
+    /// Called before each write.
+    pub(in crate::store::embedded) fn write(&self) -> io::Result<()> {
+        if self.no_space.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    /// Called before each sync.
+    pub(in crate::store::embedded) fn sync(&self) -> io::Result<()> {
+        if self.no_sync.load(Ordering::SeqCst) {
+            // Even this one: what a failed sync left is unknown.
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_full_disk_loses_the_group_and_nothing_else_and_the_store_reopens() {
+    for durability in [Durability::Sync, Durability::Os] {
+        let dir = TempDir::new().unwrap();
+        let store = filled(dir.path(), durability);
+        let before = dump(&store);
+        store.medium.faults.fill_up(true);
+        // Large, so that the file grows before a write finds no space.
+        let refused = store.append(&group([submitted(1_000, &vec![1; 8 << 20])]));
+        assert!(matches!(refused, Err(Error::Full)), "{refused:?}");
+        let refused = store.append(&group([submitted(1_000, b"")]));
+        assert!(matches!(refused, Err(Error::Full)), "the engine is poisoned: {refused:?}");
+        let refused = store.reopen();
+        assert!(matches!(refused, Err(Error::Full)), "it is still full: {refused:?}");
+        let refused = store.append(&group([submitted(1_000, b"")]));
+        assert!(refused.is_err(), "it is not open");
+        store.medium.faults.fill_up(false);
+        store.reopen().unwrap();
+        assert_eq!(dump(&store), before);
+        store.append(&group([submitted(1_000, b"")])).unwrap();
+        drop(store);
+        let store = Embedded::open(dir.path(), durability).unwrap();
+        assert!(store.tasks(&[TaskId(1_000)]).unwrap()[0].is_some());
+    }
+}
+
+#[test]
+fn a_failed_sync_is_never_tried_again() {
+    let dir = TempDir::new().unwrap();
+    let store = filled(dir.path(), Durability::Sync);
+    let kept = dump(&store).kept_tasks();
+    store.medium.faults.fail_syncs(true);
+    let refused = store.append(&group([submitted(1_000, b"")]));
+    assert!(matches!(refused, Err(Error::Failed { .. })), "{refused:?}");
+    store.medium.faults.fail_syncs(false);
+    let refused = store.append(&group([submitted(1_001, b"")]));
+    assert!(matches!(refused, Err(Error::Failed { .. })), "{refused:?}");
+    assert!(matches!(store.reopen(), Err(Error::Failed { .. })));
+    drop(store);
+    let store = Embedded::open(dir.path(), Durability::Sync).unwrap();
+    // Whether the group is there is unknown; the one after it is not.
+    let unknown = usize::from(store.tasks(&[TaskId(1_000)]).unwrap()[0].is_some());
+    assert_eq!(dump(&store).kept_tasks(), kept + unknown);
+}
+
+#[test]
+fn without_syncs_an_epoch_is_synced_all_the_same() {
+    let dir = TempDir::new().unwrap();
+    let store = filled(dir.path(), Durability::Os);
+    store.medium.faults.fail_syncs(true);
+    store.append(&group([submitted(1_000, b"")])).unwrap();
+    assert!(matches!(store.take_epoch(7), Err(Error::Failed { .. })));
+}
