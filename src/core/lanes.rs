@@ -4,7 +4,7 @@
 //! A ready task costs about two bits here, a scheduled one about forty bytes.
 //! Payloads, results and everything else about a task are elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use roaring::RoaringTreemap;
 
@@ -21,7 +21,7 @@ const _: () = assert!(PRIORITIES == 10 && limits::PRIORITY_LEAST == 9);
 #[derive(Debug, Default)]
 pub struct Lanes {
     ready: BTreeMap<TypeId, Ready>,
-    due: BTreeMap<(Timestamp, TaskId), Lane>,
+    due: BTreeMap<(Timestamp, TaskId), Due>,
     scheduled: BTreeMap<TypeId, u64>,
 }
 
@@ -29,35 +29,45 @@ pub struct Lanes {
 #[derive(Debug, Default)]
 struct Ready {
     lanes: [RoaringTreemap; PRIORITIES],
+    /// Those that must run alone: apart, so that they hold nobody up.
+    alone: BTreeSet<TaskId>,
     count: u64,
 }
 
+/// A scheduled task.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    lane: Lane,
+    alone: bool,
+}
+
 impl Lanes {
-    /// Adds a task that may start at `run_at`.
-    pub fn insert(&mut self, lane: Lane, id: TaskId, run_at: Timestamp, now: Timestamp) {
+    /// Adds a task that may start at `run_at`, and then must run `alone` or not.
+    pub fn insert(&mut self, lane: Lane, id: TaskId, run_at: Timestamp, now: Timestamp, alone: bool) {
         if run_at > now {
-            let before = self.due.insert((run_at, id), lane);
+            let before = self.due.insert((run_at, id), Due { lane, alone });
             if before.is_none() {
                 *self.scheduled.entry(lane.type_id).or_default() += 1;
             }
         } else {
-            self.insert_ready(lane, id);
+            self.insert_ready(lane, id, alone);
         }
     }
 
     /// Takes a task out, ready or scheduled for `run_at`; tells whether it was in.
     pub fn remove(&mut self, lane: Lane, id: TaskId, run_at: Timestamp) -> bool {
-        if self.due.remove(&(run_at, id)).is_some() {
+        if let Some(ready) = self.ready.get_mut(&lane.type_id) {
+            let in_lane = ready.lanes.get_mut(usize::from(lane.priority));
+            if in_lane.is_some_and(|ids| ids.remove(id.0)) || ready.alone.remove(&id) {
+                ready.count -= 1;
+                return true;
+            }
+        }
+        let was_due = self.due.remove(&(run_at, id)).is_some();
+        if was_due {
             self.count_unscheduled(lane.type_id);
-            return true;
         }
-        let Some(ready) = self.ready.get_mut(&lane.type_id) else { return false };
-        let was_in =
-            ready.lanes.get_mut(usize::from(lane.priority)).is_some_and(|l| l.remove(id.0));
-        if was_in {
-            ready.count -= 1;
-        }
-        was_in
+        was_due
     }
 
     /// Makes all that is due ready; tells how many that were.
@@ -68,9 +78,9 @@ impl Lanes {
             if run_at > now {
                 break;
             }
-            let lane = first.remove();
+            let Due { lane, alone } = first.remove();
             self.count_unscheduled(lane.type_id);
-            self.insert_ready(lane, id);
+            self.insert_ready(lane, id, alone);
             woken += 1;
         }
         woken
@@ -87,10 +97,17 @@ impl Lanes {
         self.ready.iter().filter(|(_, ready)| ready.count > 0).map(|(id, _)| *id)
     }
 
-    /// The next ready tasks of a type, in the order in which they shall start.
+    /// The next ready tasks of a type, in the order in which they shall start, but
+    /// for those that must run alone.
     pub fn next(&self, type_id: TypeId) -> impl Iterator<Item = TaskId> + '_ {
         let lanes = self.ready.get(&type_id).map(|ready| &ready.lanes);
         lanes.into_iter().flatten().flat_map(|lane| lane.iter().map(TaskId))
+    }
+
+    /// The next ready task of a type that must run alone.
+    #[must_use]
+    pub fn next_alone(&self, type_id: TypeId) -> Option<TaskId> {
+        self.ready.get(&type_id)?.alone.first().copied()
     }
 
     /// How many tasks of a type are ready.
@@ -108,23 +125,34 @@ impl Lanes {
     /// The pending ids below `before`, of one type or of all, greatest first.
     #[must_use]
     pub fn newest(&self, only: Option<TypeId>, before: TaskId, limit: usize) -> Vec<TaskId> {
-        let ready = self.ready.iter().filter(|(id, _)| only.is_none_or(|only| only == **id));
-        let ready = ready.flat_map(|(_, ready)| &ready.lanes).flat_map(|lane| {
+        let of_type: Vec<&Ready> = self.of_type(only).collect();
+        let alone = of_type.iter().flat_map(|ready| ready.alone.range(..before).rev().take(limit));
+        let ready = of_type.iter()
+            (|ready| &ready.lanes).flat_map(|lane| {
             let mut ids = lane.iter();
             ids.advance_back_to(before.0);
             ids.rev().filter(move |id| *id < before.0).take(limit).map(TaskId)
         });
-        let due = self.due.iter().filter(|(_, lane)| only.is_none_or(|only| only == lane.type_id));
+        let due = self.due.iter().filter(|(_, due)| only.is_none_or(|only| only == due.lane.type_id));
         let due = due.map(|((_, id), _)| *id).filter(|id| *id < before);
-        let mut ids: Vec<TaskId> = ready.chain(due).collect();
+        let mut ids: Vec<TaskId> = ready.chain(due).chain(alone.copied()).collect();
         ids.sort_unstable_by(|a, b| b.cmp(a));
         ids.truncate(limit);
         ids
     }
 
-    fn insert_ready(&mut self, lane: Lane, id: TaskId) {
+    fn of_type(&self, only: Option<TypeId>) -> impl Iterator<Item = &Ready> {
+        self.ready.iter().filter(move |(id, _)| only.is_none_or(|o| o == **id)).map(|(_, r)| r)
+    }
+
+    fn insert_ready(&mut self, lane: Lane, id: TaskId, alone: bool) {
         let ready = self.ready.entry(lane.type_id).or_default();
-        if ready.lanes.get_mut(usize::from(lane.priority)).is_some_and(|l| l.insert(id.0)) {
+        let is_new = if alone {
+            ready.alone.insert(id)
+        } else {
+            ready.lanes.get_mut(usize::from(lane.priority)).is_some_and(|ids| ids.insert(id.0))
+        };
+        if is_new {
             ready.count += 1;
         }
     }
@@ -146,7 +174,7 @@ mod tests {
     fn the_most_urgent_start_first_and_equals_in_order_of_acceptance() {
         let mut lanes = Lanes::default();
         for (id, priority) in [(1, 5), (2, 0), (3, 9), (4, 5), (5, 0)] {
-            lanes.insert(lane(7, priority), TaskId(id), NOW, NOW);
+            lanes.insert(lane(7, priority), TaskId(id), NOW, NOW, false);
         }
         assert_eq!(next(&lanes, 7), [2, 5, 1, 4, 3]);
         assert_eq!(lanes.ready(TypeId(7)), 5);
@@ -156,8 +184,8 @@ mod tests {
     #[test]
     fn a_scheduled_task_becomes_ready_when_it_is_due_and_not_before() {
         let mut lanes = Lanes::default();
-        lanes.insert(lane(1, 5), TaskId(1), Timestamp(1_500), NOW);
-        lanes.insert(lane(1, 5), TaskId(2), NOW, NOW);
+        lanes.insert(lane(1, 5), TaskId(1), Timestamp(1_500), NOW, false);
+        lanes.insert(lane(1, 5), TaskId(2), NOW, NOW, false);
         assert_eq!(lanes.next_due(), Some(Timestamp(1_500)));
         assert_eq!((lanes.ready(TypeId(1)), lanes.scheduled(TypeId(1))), (1, 1));
         assert_eq!(lanes.wake(Timestamp(1_499)), 0);
@@ -170,8 +198,8 @@ mod tests {
     #[test]
     fn what_was_taken_out_is_gone_and_taking_it_out_again_says_so() {
         let mut lanes = Lanes::default();
-        lanes.insert(lane(1, 5), TaskId(1), Timestamp(1_500), NOW);
-        lanes.insert(lane(1, 5), TaskId(2), NOW, NOW);
+        lanes.insert(lane(1, 5), TaskId(1), Timestamp(1_500), NOW, false);
+        lanes.insert(lane(1, 5), TaskId(2), NOW, NOW, false);
         for (id, run_at) in [(1, Timestamp(1_500)), (2, NOW)] {
             assert!(lanes.remove(lane(1, 5), TaskId(id), run_at));
             assert!(!lanes.remove(lane(1, 5), TaskId(id), run_at));
@@ -185,7 +213,7 @@ mod tests {
         let mut lanes = Lanes::default();
         for id in 1..=6 {
             let run_at = if id % 2 == 0 { Timestamp(9_000) } else { NOW };
-            lanes.insert(lane(u32::from(id > 4), 5), TaskId(id), run_at, NOW);
+            lanes.insert(lane(u32::from(id > 4), 5), TaskId(id), run_at, NOW, false);
         }
         let ids = |only, before, limit| {
             lanes.newest(only, TaskId(before), limit).iter().map(|id| id.0).collect::<Vec<_>>()

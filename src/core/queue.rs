@@ -9,6 +9,8 @@
 
 use std::collections::HashMap;
 
+use roaring::RoaringTreemap;
+
 use super::ended::Ended;
 use super::event::{EndedAttempt, Event, LeaseNote, LeaseNotes, TaskEvent};
 use super::id::{Epoch, Seq, TaskId, Timestamp, Token};
@@ -35,7 +37,8 @@ pub struct Queue {
     epochs: Vec<Epoch>,
     sequence: u64,
     next_seq: Seq,
-    live: u64,
+    live: RoaringTreemap,
+    live_count: u64,
     live_bytes: u64,
 }
 
@@ -108,7 +111,7 @@ pub struct Claim {
     pub spec: Option<Spec>,
 }
 
-/// What becomes of a task that is known by its id alone.
+/// How a task stands, as far as memory knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It waits; what it went through is told if it went through anything.
@@ -117,6 +120,8 @@ pub enum Standing {
     Running,
     /// It ended by the event at this place.
     Ended(Status, Seq),
+    /// It is not kept, or never was.
+    Absent,
 }
 
 impl Queue {
@@ -158,20 +163,21 @@ impl Queue {
         }
         let waited = self.waiting.remove(&id);
         let run_at = waited.map_or(spec.run_at, |waiting| waiting.run_at);
-        let was_live = self.ended.find(id).is_none();
+        let was_live = self.live.contains(id.0);
         if held.is_none() && was_live {
             self.lanes.remove(spec.lane(), id, run_at);
         }
         let status = event.change.status();
         if status.is_terminal() {
             if was_live {
-                self.count_ended(spec);
+                self.count_ended(id, spec);
             }
             self.ended.insert(id, status, event.seq);
             return;
         }
-        if self.ended.remove(id) {
-            self.count_live(spec);
+        self.ended.remove(id);
+        if !was_live {
+            self.count_live(id, spec);
         }
         let before = held.map(|held| held.progress).or(waited.map(|waiting| waiting.progress));
         let ended = event.attempt.as_ref().map(|attempt| (attempt.number, attempt.token));
@@ -180,15 +186,15 @@ impl Queue {
             Change::Returned { run_at, .. } => run_at,
             _ => event.at,
         };
-        self.lanes.insert(spec.lane(), id, run_at, now);
+        self.lanes.insert(spec.lane(), id, run_at, now, progress.runs_alone(spec));
         self.waiting.insert(id, Waiting { spec: *spec, progress, run_at });
     }
 
     /// Folds in that a task was accepted.
     pub fn accept(&mut self, id: TaskId, spec: &Spec, now: Timestamp) {
         self.ids.take(id);
-        self.lanes.insert(spec.lane(), id, spec.run_at, now);
-        self.count_live(spec);
+        self.lanes.insert(spec.lane(), id, spec.run_at, now, false);
+        self.count_live(id, spec);
     }
 
     /// Folds in an event of the log, at a restart. Notes of leases come after all
@@ -337,8 +343,7 @@ impl Queue {
         Ok(())
     }
 
-    /// How a task stands, as far as memory knows; a task of which it knows nothing
-    /// is pending if the log has it.
+    /// How a task stands.
     #[must_use]
     pub fn standing(&self, id: TaskId) -> Standing {
         if self.leases.find(id).is_some() {
@@ -346,6 +351,9 @@ impl Queue {
         }
         if let Some((status, seq)) = self.ended.find(id) {
             return Standing::Ended(status, seq);
+        }
+        if !self.live.contains(id.0) {
+            return Standing::Absent;
         }
         let waiting = self.waiting.get(&id);
         let progress = waiting.map(|waiting| waiting.progress).unwrap_or_default();
@@ -361,7 +369,7 @@ impl Queue {
     /// Tasks that wait or run.
     #[must_use]
     pub fn live(&self) -> u64 {
-        self.live
+        self.live_count
     }
 
     /// Bytes of their payloads.
@@ -459,14 +467,19 @@ impl Queue {
             let last = held.progress.last;
             return Ok(self.event(id, last, now, held.spec, Some(attempt), Change::Cancelled));
         }
+        if !self.live.contains(id.0) {
+            return Err(Rejected::Unknown);
+        }
         let last = self.progress(id).last;
         Ok(self.event(id, last, now, *spec, None, Change::Cancelled))
     }
 
     fn standing_live(&self, id: TaskId) -> Rejected {
-        match self.leases.find(id) {
-            Some(_) => Rejected::Standing(Status::Running),
-            None => Rejected::Standing(Status::Pending),
+        match self.standing(id) {
+            Standing::Running => Rejected::Standing(Status::Running),
+            Standing::Pending(..) => Rejected::Standing(Status::Pending),
+            Standing::Ended(status, _) => Rejected::Standing(status),
+            Standing::Absent => Rejected::Unknown,
         }
     }
 
@@ -482,14 +495,18 @@ impl Queue {
         TaskEvent { seq: self.next_seq, id, previous, at, spec, attempt, change }
     }
 
-    fn count_live(&mut self, spec: &Spec) {
-        self.live += 1;
-        self.live_bytes += u64::from(spec.payload_bytes);
+    fn count_live(&mut self, id: TaskId, spec: &Spec) {
+        if self.live.insert(id.0) {
+            self.live_count += 1;
+            self.live_bytes += u64::from(spec.payload_bytes);
+        }
     }
 
-    fn count_ended(&mut self, spec: &Spec) {
-        self.live = self.live.saturating_sub(1);
-        self.live_bytes = self.live_bytes.saturating_sub(u64::from(spec.payload_bytes));
+    fn count_ended(&mut self, id: TaskId, spec: &Spec) {
+        if self.live.remove(id.0) {
+            self.live_count -= 1;
+            self.live_bytes -= u64::from(spec.payload_bytes);
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use super::{Error, Group, Store};
 /// finishes what was handed over, but nobody waits for it.
 #[derive(Debug)]
 pub struct Committer {
-    groups: mpsc::Sender<Group>,
+    groups: mpsc::Sender<Arc<Group>>,
     thread: JoinHandle<()>,
 }
 
@@ -32,7 +32,7 @@ impl Committer {
         store: Arc<dyn Store>,
         mut done: impl FnMut(Result<(), Error>) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (groups, handed_over) = mpsc::channel::<Group>();
+        let (groups, handed_over) = mpsc::channel::<Arc<Group>>();
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn(move || {
             let mut failure = None;
             for group in handed_over {
@@ -43,7 +43,7 @@ impl Committer {
     }
 
     /// Hands a group over, at once. An empty one is answered after those before it.
-    pub fn commit(&self, group: Group) {
+    pub fn commit(&self, group: Arc<Group>) {
         // The thread ends before its channel only by a panic of `done`, which
         // `stop` passes on; there is nobody left to answer then.
         if self.groups.send(group).is_err() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::core::event::TaskEvent;
-use crate::core::id::{Epoch, Seq, TaskId, Timestamp, Token};
+use crate::core::id::{Seq, TaskId, Timestamp, Token};
 use crate::core::placement::Member;
 use crate::core::queue::{Claim, Standing};
 use crate::core::task::{Holder, Outcome, Spec, Status};
@@ -35,7 +35,7 @@ pub(crate) enum Message {
     /// Types that workers registered.
     Learn { types: Vec<Known> },
     /// What the nameservice says of the workers.
-    Endpoints { endpoints: BTreeMap<String, v1::Health> },
+    Endpoints { endpoints: BTreeMap<String, v1::Health>, complete: bool },
     /// A session with a worker stands.
     Join { join: Join, reply: oneshot::Sender<Joined> },
     /// What happened at a worker.
@@ -257,6 +257,3 @@ impl Handle {
         *self.trimmed_to.borrow()
     }
 }
-
-/// Which epoch the loop gives leases in; told once, at the start.
-pub(crate) type Boot = Epoch;

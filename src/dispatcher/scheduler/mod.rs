@@ -28,7 +28,7 @@ mod submit;
 mod tally;
 mod upkeep;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub(crate) use message::{
     Ended, Handle, Join, Joined, Listing, Message, Receipt, Refusal, Running, Snapshot,
 };
 
-use self::assign::Gate;
+use self::assign::{Gate, Unnoted};
 use self::group::{InFlight, Open, Outgoing};
 use self::sessions::Session;
 use self::staged::Staged;
@@ -53,6 +53,7 @@ use crate::core::keys::Keys;
 use crate::core::placement::{Fleet, Member};
 use crate::core::queue::Queue;
 use crate::core::retention::Retention;
+use crate::core::task_type::TypeId;
 use crate::shutdown::Shutdown;
 use crate::store::committer::Committer;
 use crate::store::{self, Group, Store};
@@ -90,6 +91,9 @@ pub(crate) struct Scheduler {
     fleet: Fleet,
     gate: Gate,
     staged: Staged,
+    /// Types of which tasks are being read.
+    fetching: BTreeSet<TypeId>,
+    unnoted: Unnoted,
     tally: Tally,
     sessions: BTreeMap<Member, Session>,
     known_workers: BTreeMap<Arc<str>, (u64, Arc<str>)>,
@@ -111,6 +115,10 @@ pub(crate) struct Scheduler {
     shared: Shared,
     last_turn: Timestamp,
     next_member: u64,
+    next_sweep: Timestamp,
+    next_slow: Timestamp,
+    /// Notes to forget with the next group.
+    over_notes: Vec<u64>,
     draining: bool,
     trimming: bool,
     announced_end: Option<store::Error>,
@@ -168,6 +176,8 @@ impl Scheduler {
             known_workers: restored.workers,
             fleet: Fleet::default(),
             staged: Staged::default(),
+            fetching: BTreeSet::new(),
+            unnoted: Unnoted::default(),
             sessions: BTreeMap::new(),
             waiters: HashMap::new(),
             open: Open::default(),
@@ -184,6 +194,9 @@ impl Scheduler {
             },
             last_turn: now,
             next_member: 0,
+            next_sweep: now,
+            next_slow: now,
+            over_notes: Vec::new(),
             draining: false,
             trimming: false,
             announced_end: None,
@@ -239,7 +252,9 @@ impl Scheduler {
             Message::List { listing, reply } => self.list(&listing, reply),
             Message::Stats { reply } => self.stats(reply),
             Message::Learn { types } => self.learn(types),
-            Message::Endpoints { endpoints } => self.tally.set_endpoints(endpoints),
+            Message::Endpoints { endpoints, complete } => {
+                self.tally.set_endpoints(endpoints, complete);
+            }
             Message::Join { join, reply } => self.join(join, reply),
             Message::Report { member, report } => self.report(member, report),
             Message::Leave { member } => self.leave(member),

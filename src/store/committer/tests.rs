@@ -67,7 +67,7 @@ fn commit_four(memory: &Memory, store: Arc<dyn Store>) -> (Vec<Result<(), String
     })
     .unwrap();
     for id in 1..=4 {
-        committer.commit(group([submitted(id, b"")]));
+        committer.commit(Arc::new(group([submitted(id, b"")])));
     }
     committer.stop();
     let mut stored = Vec::new();
@@ -100,7 +100,7 @@ fn an_answer_comes_after_its_group_is_stored() {
     })
     .unwrap();
     for id in 1..=3 {
-        committer.commit(group([submitted(id, b"")]));
+        committer.commit(Arc::new(group([submitted(id, b"")])));
         let deadline = std::time::Duration::from_secs(30);
         assert_eq!(counted.recv_timeout(deadline), Ok(Some(TaskId(id))));
     }

@@ -1,0 +1,231 @@
+//! Sending ready tasks to workers with credit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::group::Effect;
+use super::{Message, Scheduler};
+use crate::core::event::{Event, LeaseNote, LeaseNotes};
+use crate::core::id::{TaskId, Timestamp};
+use crate::core::placement::Need;
+use crate::core::task::{Holder, Spec};
+use crate::core::task_type::TypeId;
+use crate::store::{self, StoredTask};
+use crate::wire::v1;
+
+/// Tasks of one type that are placed in one turn, before others get theirs.
+const TURN: usize = 256;
+/// Tasks that are read at once when their payloads are not in memory.
+const FETCH: usize = 1_024;
+/// The longest wait for the workers that the last boot knew.
+const KNOWN_WORKERS_WAIT: Duration = Duration::from_secs(2);
+
+/// Holds all tasks back after a restart, until the workers that the last boot knew
+/// have said what they hold, or have had their time.
+#[derive(Debug)]
+pub(super) struct Gate {
+    awaited: BTreeSet<Arc<str>>,
+    until: Timestamp,
+}
+
+impl Gate {
+    pub(super) fn new(workers: &BTreeMap<Arc<str>, (u64, Arc<str>)>, now: Timestamp) -> Self {
+        Self { awaited: workers.keys().cloned().collect(), until: now.plus(KNOWN_WORKERS_WAIT) }
+    }
+
+    /// A worker has said what it holds, or has left in good order.
+    pub(super) fn heard(&mut self, worker: &str) {
+        self.awaited.remove(worker);
+    }
+
+    pub(super) fn is_open(&self, now: Timestamp) -> bool {
+        self.awaited.is_empty() || now >= self.until
+    }
+
+    /// When it opens by itself.
+    pub(super) fn opens_at(&self, now: Timestamp) -> Option<Timestamp> {
+        (!self.is_open(now)).then_some(self.until)
+    }
+}
+
+/// Leases that stand in no note yet.
+#[derive(Debug, Default)]
+pub(super) struct Unnoted {
+    /// Given since the last group: most of them will have ended before the next.
+    fresh: Vec<(Holder, LeaseNote)>,
+    /// Given before it.
+    aging: Vec<(Holder, LeaseNote)>,
+}
+
+impl Scheduler {
+    /// Leases and sends whatever can be sent.
+    pub(super) fn assign(&mut self) {
+        if self.draining || !self.gate.is_open(self.last_turn) {
+            return;
+        }
+        let types: Vec<TypeId> = self.queue.lanes.ready_types().collect();
+        for type_id in types {
+            self.assign_alone(type_id);
+            while self.assign_some(type_id) {}
+        }
+    }
+
+    /// Places the next task of a type that must run alone, or sets a worker aside.
+    fn assign_alone(&mut self, type_id: TypeId) {
+        let Some(id) = self.queue.lanes.next_alone(type_id) else { return };
+        match self.staged.spec(id).copied() {
+            Some(spec) => _ = self.place(id, &spec),
+            None => self.fetch(type_id),
+        }
+    }
+
+    /// Places up to [`TURN`] tasks of a type; tells whether more may follow.
+    fn assign_some(&mut self, type_id: TypeId) -> bool {
+        let room = usize::try_from(self.fleet.room(type_id)).unwrap_or(usize::MAX);
+        if room == 0 || self.fetching.contains(&type_id) {
+            return false;
+        }
+        let wanted = room.min(TURN);
+        let ids: Vec<TaskId> = self.queue.lanes.next(type_id).take(wanted).collect();
+        let mut placed = 0;
+        for id in &ids {
+            let Some(spec) = self.staged.spec(*id).copied() else {
+                self.fetch(type_id);
+                return false;
+            };
+            if self.place(*id, &spec) {
+                placed += 1;
+            }
+        }
+        placed == wanted
+    }
+
+    /// Leases one task to a worker and sends it, if one has room.
+    fn place(&mut self, id: TaskId, spec: &Spec) -> bool {
+        let need = if self.queue.progress(id).runs_alone(spec) {
+            Need::Alone(id)
+        } else if spec.at_most_once() {
+            Need::FreeSlot
+        } else {
+            Need::Any
+        };
+        let Some(member) = self.fleet.place(spec.type_id, need) else { return false };
+        let Some(session) = self.sessions.get(&member) else { return false };
+        let holder = session.holder.clone();
+        let type_index = session.type_index(spec.type_id);
+        let is_cautious = id < self.inherited_below && self.last_turn < self.cautious_until;
+        let charged = spec.at_most_once() || is_cautious;
+        let now = self.last_turn;
+        let until = now.plus(self.rules.lease);
+        let note = self.queue.lease(id, spec, &holder, now, until, charged);
+        let (Some(note), Some((_, payload))) = (note, self.staged.remove(id)) else {
+            self.fleet.release(member);
+            return false;
+        };
+        self.tally.leased(spec.type_id);
+        let assignment = assignment(&note, type_index, payload, spec.timeout_ms);
+        if charged {
+            self.write_note(&holder, vec![note]);
+            self.open.effects.push(Effect::Push(member, assignment));
+        } else if self.queue.ids.is_synced(id) {
+            self.unnoted.fresh.push((holder, note));
+            self.outgoing.entry(member).or_default().assign.push(assignment);
+        } else {
+            self.unnoted.fresh.push((holder, note));
+            self.after_commit(Effect::Push(member, assignment));
+        }
+        true
+    }
+
+    /// Reads the next tasks of a type whose payloads are not in memory.
+    fn fetch(&mut self, type_id: TypeId) {
+        let missing = |id: &TaskId| self.staged.spec(*id).is_none() && *id <= self.stored_to;
+        let lanes = &self.queue.lanes;
+        let next = lanes.next_alone(type_id).into_iter().chain(lanes.next(type_id).take(FETCH));
+        let ids: Vec<TaskId> = next.filter(missing).collect();
+        if ids.is_empty() || self.fetching.contains(&type_id) {
+            return;
+        }
+        let Some(inbox) = self.shared.inbox.upgrade() else { return };
+        self.fetching.insert(type_id);
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            let read = tokio::task::spawn_blocking(move || store.tasks(&ids)).await;
+            let rows = read.unwrap_or_else(|panic| {
+                Err(store::Error::Failed { what: format!("reading tasks panicked: {panic}") })
+            });
+            // A loop that has ended sends no more tasks.
+            drop(inbox.send(Message::Fetched { type_id, rows }).await);
+        });
+    }
+
+    pub(super) fn fetched(
+        &mut self,
+        type_id: TypeId,
+        rows: Result<Vec<Option<StoredTask>>, store::Error>,
+    ) {
+        self.fetching.remove(&type_id);
+        match rows {
+            Ok(rows) => rows.into_iter().flatten().for_each(|task| self.staged.keep(task)),
+            Err(error) => self.announced_end = Some(error),
+        }
+    }
+
+    /// Puts notes of the leases that are still open into the group that is about to
+    /// be committed: those that were given before the last one. Nobody waits for
+    /// them, and a short task has ended before it needs one.
+    pub(super) fn write_notes(&mut self) {
+        let fresh = std::mem::take(&mut self.unnoted.fresh);
+        let aging = std::mem::replace(&mut self.unnoted.aging, fresh);
+        self.write_open(aging);
+    }
+
+    /// Puts notes of all open leases into the group: there may be no other for long.
+    pub(super) fn note_all_leases(&mut self) {
+        let mut leases = std::mem::take(&mut self.unnoted.aging);
+        leases.append(&mut self.unnoted.fresh);
+        self.write_open(leases);
+    }
+
+    fn write_open(&mut self, leases: Vec<(Holder, LeaseNote)>) {
+        let mut by_holder: BTreeMap<Holder, Vec<LeaseNote>> = BTreeMap::new();
+        for (holder, note) in leases {
+            let held = self.queue.leases.find(note.id);
+            if held.is_some_and(|held| held.lease.token == note.token) {
+                by_holder.entry(holder).or_default().push(note);
+            }
+        }
+        for (holder, notes) in by_holder {
+            self.write_note(&holder, notes);
+        }
+    }
+
+    fn write_note(&mut self, holder: &Holder, leases: Vec<LeaseNote>) {
+        let note = self.queue.notes.number();
+        for lease in &leases {
+            self.queue.notes.open(note);
+            self.queue.leases.note(lease.id, note);
+        }
+        let notes = LeaseNotes { note, holder: holder.clone(), leases };
+        self.open.group.entries.push(Event::Leased(notes).into());
+    }
+
+    /// Whether leases stand in no note yet.
+    pub(super) fn has_unnoted(&self) -> bool {
+        !self.unnoted.aging.is_empty() || !self.unnoted.fresh.is_empty()
+    }
+}
+
+fn assignment(note: &LeaseNote, type_index: u32, payload: Bytes, timeout_ms: u64) -> v1::Assignment {
+    v1::Assignment {
+        task_id: note.id.0,
+        sequence: note.token.sequence,
+        type_index,
+        payload,
+        attempt: note.attempt,
+        timeout_ms,
+    }
+}

@@ -1,0 +1,229 @@
+//! Groups: what becomes durable together, and what happens once it is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::message::{Ended, Receipt, Refusal, Snapshot};
+use super::{Message, Scheduler};
+use crate::core::event::{Entry, Event, TaskEvent};
+use crate::core::id::{Seq, TaskId, Token};
+use crate::core::placement::Member;
+use crate::core::task::{Change, Reason};
+use crate::store::{self, Group};
+use crate::wire::v1;
+
+/// Results of a group beyond this are not kept for watchers: they read them from
+/// the store, so that a slow watcher holds no memory.
+const WATCHED_BYTES: usize = 1 << 20;
+
+/// The group that fills.
+#[derive(Debug, Default)]
+pub(super) struct Open {
+    pub(super) group: Group,
+    pub(super) effects: Vec<Effect>,
+    /// Ids below this are reserved by this group.
+    pub(super) ids_end: Option<TaskId>,
+    /// The greatest id whose task is in this group.
+    pub(super) stores_to: Option<TaskId>,
+    /// The greatest place that this group trims.
+    pub(super) trims_to: Option<Seq>,
+}
+
+impl Open {
+    pub(super) fn is_empty(&self) -> bool {
+        self.group.is_empty() && self.effects.is_empty()
+    }
+}
+
+/// The group that is being committed.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    group: Arc<Group>,
+    open: Open,
+}
+
+/// What waits for a group to be durable.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// A batch is stored.
+    Receipt(oneshot::Sender<Result<Receipt, Refusal>>, Result<Receipt, Refusal>),
+    /// How tasks stand.
+    Snapshots(oneshot::Sender<Vec<Snapshot>>, Vec<Snapshot>),
+    /// A task whose start had to be stored first.
+    Push(Member, v1::Assignment),
+    /// The final word on an outcome.
+    Answer(Member, Token, v1::Answer),
+    /// An outcome for a task that has ended: its last event tells the answer.
+    Judge(Member, Token, Seq),
+    /// A lease is over for the dispatcher: its handler shall stop.
+    Stop(Member, Token),
+}
+
+/// Frames for one worker, collected over a turn.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    pub(super) assign: Vec<v1::Assignment>,
+    pub(super) settled: Vec<v1::OutcomeAnswer>,
+    pub(super) cancel: Vec<v1::Token>,
+}
+
+impl Scheduler {
+    /// Applies an event and puts it into the open group.
+    pub(super) fn record(&mut self, event: TaskEvent, result: Bytes) {
+        self.tally.count(&event);
+        self.queue.apply(&event, self.last_turn);
+        if event.change.status().is_terminal() {
+            self.staged.remove(event.id);
+        }
+        self.open.group.entries.push(Entry { event: Event::Changed(event), bytes: result });
+    }
+
+    /// Lets an effect happen once all that was decided before is durable.
+    pub(super) fn after_commit(&mut self, effect: Effect) {
+        if !self.open.group.is_empty() {
+            self.open.effects.push(effect);
+        } else if let Some(in_flight) = &mut self.in_flight {
+            in_flight.open.effects.push(effect);
+        } else {
+            self.carry_out(effect);
+        }
+    }
+
+    /// Hands the open group to the committer, if that is idle.
+    pub(super) fn commit(&mut self) {
+        if self.in_flight.is_some() || self.open.group.is_empty() {
+            return;
+        }
+        self.write_notes();
+        let mut open = std::mem::take(&mut self.open);
+        let group = Arc::new(std::mem::take(&mut open.group));
+        self.committer.commit(group.clone());
+        self.in_flight = Some(InFlight { group, open });
+    }
+
+    /// A group is durable: everything that waited for it happens. After an error
+    /// nothing does: what is durable is unknown, and a restart will tell.
+    pub(super) fn on_committed(&mut self, done: Result<(), store::Error>) -> Result<(), store::Error> {
+        done?;
+        let Some(InFlight { group, open }) = self.in_flight.take() else { return Ok(()) };
+        if let Some(end) = open.ids_end {
+            self.queue.ids.sync(end);
+        }
+        if let Some(id) = open.stores_to {
+            self.stored_to = self.stored_to.max(id);
+        }
+        if let Some(place) = open.trims_to {
+            self.shared.trimmed_to.send_if_modified(|known| {
+                let is_newer = place > *known;
+                *known = place.max(*known);
+                is_newer
+            });
+        }
+        for effect in open.effects {
+            self.carry_out(effect);
+        }
+        self.wake_waiters(&group);
+        self.publish(group);
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            // A caller that has left needs no answer.
+            Effect::Receipt(reply, receipt) => drop(reply.send(receipt)),
+            Effect::Snapshots(reply, snapshots) => drop(reply.send(snapshots)),
+            Effect::Push(member, assignment) => {
+                self.outgoing.entry(member).or_default().assign.push(assignment);
+            }
+            Effect::Answer(member, token, answer) => self.answer(member, token, answer),
+            Effect::Judge(member, token, place) => self.judge(member, token, place),
+            Effect::Stop(member, token) => {
+                self.outgoing.entry(member).or_default().cancel.push(token.into());
+            }
+        }
+    }
+
+    pub(super) fn answer(&mut self, member: Member, token: Token, answer: v1::Answer) {
+        let mut message = v1::OutcomeAnswer { token: Some(token.into()), ..Default::default() };
+        message.set_answer(answer);
+        self.outgoing.entry(member).or_default().settled.push(message);
+    }
+
+    /// Looks the ending of a task up, to tell a repeated outcome from a late one.
+    fn judge(&mut self, member: Member, token: Token, place: Seq) {
+        let store = self.store.clone();
+        let Some(inbox) = self.shared.inbox.upgrade() else { return };
+        tokio::spawn(async move {
+            let read = tokio::task::spawn_blocking(move || store.events(&[place])).await;
+            let event = match read {
+                Ok(Ok(events)) => events.into_iter().next().flatten(),
+                Ok(Err(error)) => return tracing::error!(%error, "cannot read an event"),
+                Err(error) => return tracing::error!(%error, "reading an event panicked"),
+            };
+            let answer = match event {
+                Some(stored) if settles(&stored.event, token) => v1::Answer::Duplicate,
+                Some(_) => v1::Answer::Fenced,
+                None => v1::Answer::Unknown,
+            };
+            // A loop that has ended answers nobody; the worker will ask again.
+            drop(inbox.send(Message::Judged { member, token, answer }).await);
+        });
+    }
+
+    pub(super) fn judged(&mut self, member: Member, token: Token, answer: v1::Answer) {
+        if answer == v1::Answer::Fenced {
+            self.tally.fenced();
+        }
+        self.answer(member, token, answer);
+    }
+
+    fn wake_waiters(&mut self, group: &Group) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        for entry in &group.entries {
+            let Event::Changed(event) = &entry.event else { continue };
+            if !event.change.status().is_terminal() {
+                continue;
+            }
+            for waiter in self.waiters.remove(&event.id).into_iter().flatten() {
+                let ended = Ended { event: event.clone(), result: entry.bytes.clone() };
+                // A caller that has left waits no more.
+                drop(waiter.send(ended));
+            }
+        }
+    }
+
+    fn publish(&self, group: Arc<Group>) {
+        if self.shared.committed.receiver_count() == 0 {
+            return;
+        }
+        let results = group.entries.iter().filter(|entry| matches!(entry.event, Event::Changed(_)));
+        let bytes: usize = results.map(|entry| entry.bytes.len()).sum();
+        let group = if bytes > WATCHED_BYTES { Arc::new(Group::default()) } else { group };
+        // Without a receiver nobody is told.
+        drop(self.shared.committed.send(group));
+    }
+
+    /// Sends what a turn collected, one frame of each kind and worker.
+    pub(super) fn send_frames(&mut self) {
+        for (member, outgoing) in std::mem::take(&mut self.outgoing) {
+            let Some(session) = self.sessions.get(&member) else { continue };
+            session.send(outgoing);
+        }
+    }
+}
+
+/// Whether this event is what an outcome with this token made of the task.
+fn settles(event: &TaskEvent, token: Token) -> bool {
+    let is_outcome = match &event.change {
+        Change::Completed => true,
+        Change::Failed { reason, .. } => {
+            !matches!(reason, Reason::Lost | Reason::Poison | Reason::Unknown)
+        }
+        Change::Returned { .. } | Change::Cancelled | Change::Retried { .. } => false,
+    };
+    is_outcome && event.attempt.as_ref().is_some_and(|attempt| attempt.token == token)
+}

@@ -1,0 +1,97 @@
+//! Acceptance of a batch: its key, the queue's limits, its ids.
+
+use tokio::sync::oneshot;
+
+use super::Scheduler;
+use super::group::Effect;
+use super::message::{Receipt, Refusal};
+use crate::core::event::{Entry, Event, KeyedBatch};
+use crate::core::id::{Seq, TaskId, Timestamp};
+use crate::core::keys::Lookup;
+use crate::core::limits;
+use crate::dispatcher::batch::{Batch, Key};
+
+impl Scheduler {
+    pub(super) fn submit(
+        &mut self,
+        batch: &Batch,
+        reply: oneshot::Sender<Result<Receipt, Refusal>>,
+    ) {
+        let receipt = self.admit(batch);
+        self.after_commit(Effect::Receipt(reply, receipt));
+    }
+
+    fn admit(&mut self, batch: &Batch) -> Result<Receipt, Refusal> {
+        if self.draining {
+            return Err(Refusal::Draining);
+        }
+        if let Some(key) = &batch.key {
+            match self.keys.find(&key.key, &key.digest) {
+                Lookup::New => {}
+                Lookup::Same(known) => {
+                    let KeyedBatch { first, count, cursor, .. } = known;
+                    return Ok(Receipt { first, count, cursor, duplicate: true });
+                }
+                Lookup::Other => return Err(Refusal::KeyConflict),
+                Lookup::Full => return Err(Refusal::KeysFull),
+            }
+        }
+        let count = u32::try_from(batch.drafts.len()).unwrap_or(u32::MAX);
+        self.check_room(count, batch.bytes)?;
+        let now = self.last_turn;
+        let cursor = Seq(self.queue.next_seq().0.saturating_sub(1));
+        let first = self.accept(batch, now);
+        if let Some(key) = &batch.key {
+            self.remember(key, first, count, cursor, now);
+        }
+        Ok(Receipt { first, count, cursor, duplicate: false })
+    }
+
+    fn check_room(&self, count: u32, bytes: u64) -> Result<(), Refusal> {
+        let (live, most) = (self.queue.live(), self.rules.max_queued);
+        if live + u64::from(count) > most {
+            return Err(Refusal::TooMany { live, most });
+        }
+        let (live, most) = (self.queue.live_bytes(), self.rules.max_queued_bytes);
+        if live + bytes > most {
+            return Err(Refusal::TooLarge { live, most });
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, batch: &Batch, now: Timestamp) -> TaskId {
+        let count = u64::try_from(batch.drafts.len()).unwrap_or(u64::MAX);
+        if let Some(end) = self.queue.ids.wanted(count) {
+            self.queue.ids.reserve(end);
+            self.open.group.entries.push(Event::IdsReserved { end }.into());
+            self.open.ids_end = Some(end);
+        }
+        let first = self.queue.ids.next();
+        for draft in &batch.drafts {
+            let id = self.queue.ids.next();
+            let spec = draft.accept(now);
+            self.queue.accept(id, &spec, now);
+            self.tally.submitted(&spec);
+            self.staged.offer(id, &spec, &draft.payload);
+            let event = Event::Submitted { id, spec };
+            self.open.group.entries.push(Entry { event, bytes: draft.payload.clone() });
+            self.open.stores_to = Some(id);
+        }
+        first
+    }
+
+    fn remember(&mut self, key: &Key, first: TaskId, count: u32, cursor: Seq, now: Timestamp) {
+        let kept = if key.is_callers { limits::CALLER_KEY_KEPT } else { limits::CALL_KEY_KEPT };
+        let batch = KeyedBatch {
+            key: key.key.clone(),
+            digest: key.digest,
+            first,
+            count,
+            cursor,
+            kept_until: now.plus(kept),
+            outlives_tasks: key.is_callers,
+        };
+        self.keys.insert(batch.clone());
+        self.open.group.entries.push(Event::Keyed(batch).into());
+    }
+}

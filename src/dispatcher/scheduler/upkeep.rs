@@ -1,0 +1,136 @@
+//! What is due by the clock: schedules, leases that ran out, handlers that ran too
+//! long, old keys, old results.
+
+use std::time::Duration;
+
+use super::{Message, Scheduler};
+use crate::core::event::TaskEvent;
+use crate::core::id::{Seq, TaskId, Timestamp};
+use crate::core::queue::Standing;
+use crate::core::task::Outcome;
+use crate::store;
+
+/// Events looked at in one step of trimming; deleting that many takes the store a
+/// few milliseconds.
+const TRIM: usize = 2_000;
+/// Bytes of results read on the way.
+const TRIM_BYTES: usize = 4 << 20;
+/// Keys forgotten in one turn.
+const KEYS: usize = 1_000;
+/// How often the loop looks at what has no time of its own: waiters that left.
+const SLOW: Duration = Duration::from_secs(60);
+
+impl Scheduler {
+    /// Does all that is due.
+    pub(super) fn upkeep(&mut self) {
+        let now = self.last_turn;
+        self.queue.lanes.wake(now);
+        if self.draining {
+            return;
+        }
+        if now >= self.next_sweep {
+            self.next_sweep = now.plus(self.sweep_interval());
+            for id in self.queue.leases.expired(now) {
+                self.end_lease(id, Outcome::Lost);
+            }
+            for id in self.queue.leases.overdue(now) {
+                self.time_out(id);
+            }
+            if self.has_unnoted() && self.open.group.is_empty() && self.in_flight.is_none() {
+                self.note_all_leases();
+            }
+        }
+        if now >= self.next_slow {
+            self.next_slow = now.plus(SLOW);
+            self.waiters.retain(|_, waiters| {
+                waiters.retain(|waiter| !waiter.is_closed());
+                !waiters.is_empty()
+            });
+        }
+        self.forget_keys(now);
+        self.begin_trim(now);
+        let over = self.queue.notes.take_over();
+        if !over.is_empty() {
+            self.over_notes.extend(over);
+        }
+        // Rides along: forgetting a note is worth no commit of its own.
+        if !self.open.group.is_empty() {
+            self.open.group.trim.notes.append(&mut self.over_notes);
+        }
+    }
+
+    /// When [`Scheduler::upkeep`] has something to do next.
+    pub(super) fn next_wake(&self) -> Timestamp {
+        let now = self.last_turn;
+        let has_leases = self.queue.leases.count() > 0;
+        let sweep = has_leases.then_some(self.next_sweep);
+        let waiters = (!self.waiters.is_empty()).then_some(self.next_slow);
+        let trim = (!self.trimming && self.queue.ended.count() > 0)
+            .then(|| self.retention.next_by_age());
+        let due = self.queue.lanes.next_due();
+        let times = [sweep, waiters, trim, due, self.keys.next_end(), self.gate.opens_at(now)];
+        times.into_iter().flatten().min().unwrap_or(now.plus(SLOW)).max(now.plus(MILLI))
+    }
+
+    /// Often enough that an end is noticed well within a lease.
+    fn sweep_interval(&self) -> Duration {
+        (self.rules.lease / 10).min(Duration::from_millis(500))
+    }
+
+    fn forget_keys(&mut self, now: Timestamp) {
+        let queue = &self.queue;
+        let lives = |first: TaskId, count: u32| {
+            let mut ids = (0..u64::from(count)).map(|step| first.plus(step));
+            ids.any(|id| matches!(queue.standing(id), Standing::Running | Standing::Pending(..)))
+        };
+        let over = self.keys.forget(now, KEYS, |batch| lives(batch.first, batch.count));
+        self.open.group.trim.keys.extend(over);
+    }
+
+    fn begin_trim(&mut self, now: Timestamp) {
+        if self.trimming || !self.retention.is_due(&self.queue.ended, now) {
+            return;
+        }
+        let Some(inbox) = self.shared.inbox.upgrade() else { return };
+        self.trimming = true;
+        let (store, position) = (self.store.clone(), self.retention.position());
+        tokio::spawn(async move {
+            let read = move || store.events_after(position, TRIM, TRIM_BYTES);
+            let read = tokio::task::spawn_blocking(read).await;
+            let events = match read {
+                Ok(Ok(events)) => Ok(events.into_iter().map(|stored| stored.event).collect()),
+                Ok(Err(error)) => Err(error),
+                Err(panic) => {
+                    let what = format!("reading events panicked: {panic}");
+                    Err(store::Error::Failed { what })
+                }
+            };
+            // A loop that has ended trims no more.
+            drop(inbox.send(Message::Trimmable { events }).await);
+        });
+    }
+
+    pub(super) fn trim(&mut self, events: Result<Vec<TaskEvent>, store::Error>) {
+        self.trimming = false;
+        let events = match events {
+            Ok(events) => events,
+            Err(error) => {
+                self.announced_end = Some(error);
+                return;
+            }
+        };
+        let trim = self.retention.step(&events, &self.queue.ended, self.last_turn);
+        if trim.is_empty() || self.draining {
+            return;
+        }
+        tracing::debug!(tasks = trim.len(), "forgetting old results");
+        for (id, place) in &trim {
+            self.queue.ended.remove(*id);
+            self.open.trims_to = self.open.trims_to.max(Some(*place).filter(|p| *p > Seq(0)));
+        }
+        self.open.group.trim.tasks.extend(trim);
+    }
+}
+
+/// The clock's own grain.
+const MILLI: Duration = Duration::from_millis(1);
