@@ -323,14 +323,14 @@ impl Queue {
         if progress.token.is_some_and(|newest| newest > token) {
             return Err(Rejected::Fenced);
         }
-        if progress.token == Some(token) && !progress.lost {
+        if progress.token == Some(token) && !progress.open {
             return Err(Rejected::Duplicate);
         }
         if !self.lanes.remove(spec.lane(), id, waiting.map_or(spec.run_at, |w| w.run_at)) {
             return Err(Rejected::Unknown);
         }
         self.waiting.remove(&id);
-        let resumed = progress.token == Some(token);
+        let resumed = progress.token == Some(token) && progress.counted;
         let holder = holder.clone();
         let lease = Lease { token, attempt, holder, leased: now, started, charged: false, resumed };
         self.leases.insert(id, Held { lease, spec, progress, note: None }, until);
@@ -411,7 +411,7 @@ impl Queue {
     }
 
     /// An outcome of a lease that is not held: welcome only if it is a success of
-    /// the newest lease, which was given up as lost.
+    /// the newest lease, which was given up without a word of its worker.
     fn settle_late(
         &self,
         id: TaskId,
@@ -431,7 +431,7 @@ impl Queue {
             Some(std::cmp::Ordering::Less) => return Err(Rejected::Fenced),
             Some(std::cmp::Ordering::Equal) => {}
         }
-        if !progress.lost || *outcome != Outcome::Completed {
+        if !progress.open || *outcome != Outcome::Completed {
             return Err(Rejected::Duplicate);
         }
         let attempt = EndedAttempt {
