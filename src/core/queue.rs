@@ -310,7 +310,15 @@ impl Queue {
             let Some(mut held) = self.leases.remove(id) else { return Err(Rejected::Unknown) };
             if token > held.lease.token {
                 self.notes.close(held.note.take());
-                held.lease = Lease { token, attempt, leased: now, ..held.lease };
+                held.lease = Lease {
+                    token,
+                    attempt,
+                    holder: holder.clone(),
+                    leased: now,
+                    started: None,
+                    charged: false,
+                    resumed: false,
+                };
             }
             held.lease.holder = holder.clone();
             held.lease.started = held.lease.started.or(started);
