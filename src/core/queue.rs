@@ -296,7 +296,8 @@ impl Queue {
         until: Timestamp,
     ) -> Result<(), Rejected> {
         let Claim { id, token, attempt, started, .. } = *claim;
-        if !self.epochs.contains(&token.epoch) {
+        let of_this_boot = Some(token.epoch) == self.epoch();
+        if !self.epochs.contains(&token.epoch) || of_this_boot && token.sequence > self.sequence {
             return Err(Rejected::Unknown);
         }
         if let Some((status, seq)) = self.ended.find(id) {
