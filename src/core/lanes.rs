@@ -51,6 +51,11 @@ impl Lanes {
             self.count_unscheduled(lane.type_id);
             return true;
         }
+        self.take(lane, id)
+    }
+
+    /// Takes a task out that is ready; tells whether it was.
+    pub fn take(&mut self, lane: Lane, id: TaskId) -> bool {
         let Some(ready) = self.ready.get_mut(&lane.type_id) else { return false };
         let was_in =
             ready.lanes.get_mut(usize::from(lane.priority)).is_some_and(|l| l.remove(id.0));

@@ -268,8 +268,7 @@ impl Queue {
         charged: bool,
     ) -> Option<LeaseNote> {
         let epoch = *self.epochs.last()?;
-        let run_at = self.waiting.get(&id).map_or(spec.run_at, |waiting| waiting.run_at);
-        if !self.lanes.remove(spec.lane(), id, run_at) {
+        if !self.lanes.take(spec.lane(), id) {
             return None;
         }
         let progress = self.waiting.remove(&id).map(|w| w.progress).unwrap_or_default();
