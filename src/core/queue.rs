@@ -180,14 +180,15 @@ impl Queue {
             Change::Returned { run_at, .. } => run_at,
             _ => event.at,
         };
-        self.lanes.insert(spec.lane(), id, run_at, now);
+        // A clock that was set back over a restart delays nothing that was due.
+        self.lanes.insert(spec.lane(), id, run_at, now.max(event.at));
         self.waiting.insert(id, Waiting { spec: *spec, progress, run_at });
     }
 
     /// Folds in that a task was accepted.
     pub fn accept(&mut self, id: TaskId, spec: &Spec, now: Timestamp) {
         self.ids.take(id);
-        self.lanes.insert(spec.lane(), id, spec.run_at, now);
+        self.lanes.insert(spec.lane(), id, spec.run_at, now.max(spec.created));
         self.count_live(spec);
     }
 
