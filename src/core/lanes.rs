@@ -65,6 +65,14 @@ impl Lanes {
         was_in
     }
 
+    /// Whether a task is in, ready or scheduled for `run_at`.
+    #[must_use]
+    pub fn has(&self, lane: Lane, id: TaskId, run_at: Timestamp) -> bool {
+        let ready = self.ready.get(&lane.type_id);
+        let ready = ready.and_then(|ready| ready.lanes.get(usize::from(lane.priority)));
+        self.due.contains_key(&(run_at, id)) || ready.is_some_and(|lane| lane.contains(id.0))
+    }
+
     /// Makes all that is due ready; tells how many that were.
     pub fn wake(&mut self, now: Timestamp) -> usize {
         let mut woken = 0;

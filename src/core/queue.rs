@@ -142,7 +142,7 @@ impl Queue {
                     Ok(self.event(id, Some(last), now, spec, None, change))
                 }
                 Some((status, _)) => Err(Rejected::Standing(status)),
-                None => Err(self.standing_live(id)),
+                None => Err(self.standing_live(id, &spec)),
             },
         }
     }
@@ -468,15 +468,28 @@ impl Queue {
             let last = held.progress.last;
             return Ok(self.event(id, last, now, held.spec, Some(attempt), Change::Cancelled));
         }
+        if !self.is_pending(id, spec) {
+            return Err(Rejected::Unknown);
+        }
         let last = self.progress(id).last;
         Ok(self.event(id, last, now, *spec, None, Change::Cancelled))
     }
 
-    fn standing_live(&self, id: TaskId) -> Rejected {
-        match self.leases.find(id) {
-            Some(_) => Rejected::Standing(Status::Running),
-            None => Rejected::Standing(Status::Pending),
+    /// Why there is no new round for a task that has not ended; one that was
+    /// forgotten between the look into the log and this is unknown.
+    fn standing_live(&self, id: TaskId, spec: &Spec) -> Rejected {
+        if self.leases.find(id).is_some() {
+            Rejected::Standing(Status::Running)
+        } else if self.is_pending(id, spec) {
+            Rejected::Standing(Status::Pending)
+        } else {
+            Rejected::Unknown
         }
+    }
+
+    fn is_pending(&self, id: TaskId, spec: &Spec) -> bool {
+        let run_at = self.waiting.get(&id).map_or(spec.run_at, |waiting| waiting.run_at);
+        self.lanes.has(spec.lane(), id, run_at)
     }
 
     fn event(
