@@ -56,18 +56,22 @@ impl Lanes {
 
     /// Takes a task out, ready or scheduled for `run_at`; tells whether it was in.
     pub fn remove(&mut self, lane: Lane, id: TaskId, run_at: Timestamp) -> bool {
-        if let Some(ready) = self.ready.get_mut(&lane.type_id) {
-            let in_lane = ready.lanes.get_mut(usize::from(lane.priority));
-            if in_lane.is_some_and(|ids| ids.remove(id.0)) || ready.alone.remove(&id) {
-                ready.count -= 1;
-                return true;
-            }
-        }
         let was_due = self.due.remove(&(run_at, id)).is_some();
         if was_due {
             self.count_unscheduled(lane.type_id);
         }
-        was_due
+        was_due || self.take(lane, id)
+    }
+
+    /// Takes a task out that is ready; tells whether it was.
+    pub fn take(&mut self, lane: Lane, id: TaskId) -> bool {
+        let Some(ready) = self.ready.get_mut(&lane.type_id) else { return false };
+        let in_lane = ready.lanes.get_mut(usize::from(lane.priority));
+        let was_in = in_lane.is_some_and(|ids| ids.remove(id.0)) || ready.alone.remove(&id);
+        if was_in {
+            ready.count -= 1;
+        }
+        was_in
     }
 
     /// Makes all that is due ready; tells how many that were.
@@ -127,8 +131,7 @@ impl Lanes {
     pub fn newest(&self, only: Option<TypeId>, before: TaskId, limit: usize) -> Vec<TaskId> {
         let of_type: Vec<&Ready> = self.of_type(only).collect();
         let alone = of_type.iter().flat_map(|ready| ready.alone.range(..before).rev().take(limit));
-        let ready = of_type.iter()
-            (|ready| &ready.lanes).flat_map(|lane| {
+        let ready = of_type.iter().flat_map(|ready| &ready.lanes).flat_map(|lane| {
             let mut ids = lane.iter();
             ids.advance_back_to(before.0);
             ids.rev().filter(move |id| *id < before.0).take(limit).map(TaskId)

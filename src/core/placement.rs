@@ -18,7 +18,14 @@ pub struct Member(pub u64);
 #[derive(Debug, Default)]
 pub struct Fleet {
     members: BTreeMap<Member, Load>,
-    by_type: BTreeMap<TypeId, Vec<Member>>,
+    by_type: BTreeMap<TypeId, Serving>,
+}
+
+/// The workers that serve one type.
+#[derive(Debug, Default)]
+struct Serving {
+    members: Vec<Member>,
+    /// Where the search for the next one begins: after the one that was chosen last.
     turn: usize,
 }
 
@@ -60,7 +67,7 @@ impl Fleet {
         let prefetch = types.iter().map(|id| (*id, 0)).collect();
         let load = Load { slots, held, prefetch, draining: false, alone: Alone::No };
         for type_id in load.prefetch.keys() {
-            self.by_type.entry(*type_id).or_default().push(member);
+            self.by_type.entry(*type_id).or_default().members.push(member);
         }
         self.members.insert(member, load);
     }
@@ -69,8 +76,8 @@ impl Fleet {
     pub fn leave(&mut self, member: Member) {
         let Some(load) = self.members.remove(&member) else { return };
         for type_id in load.prefetch.keys() {
-            if let Some(members) = self.by_type.get_mut(type_id) {
-                members.retain(|other| *other != member);
+            if let Some(serving) = self.by_type.get_mut(type_id) {
+                serving.members.retain(|other| *other != member);
             }
         }
     }
@@ -108,15 +115,25 @@ impl Fleet {
     /// How many workers serve a type.
     #[must_use]
     pub fn serving(&self, type_id: TypeId) -> usize {
-        self.by_type.get(&type_id).map_or(0, Vec::len)
+        self.by_type.get(&type_id).map_or(0, |serving| serving.members.len())
     }
 
     /// How many tasks of a type could be sent at this moment.
     #[must_use]
     pub fn room(&self, type_id: TypeId) -> u32 {
-        let serving = self.by_type.get(&type_id).into_iter().flatten();
+        let serving = self.by_type.get(&type_id).into_iter().flat_map(|serving| &serving.members);
         let room = serving.filter_map(|member| Some(self.members.get(member)?.room(type_id)));
         room.fold(0, u32::saturating_add)
+    }
+
+    /// Gives back the worker that was set aside for a task, if one was: the task
+    /// has ended before its run alone, or runs elsewhere.
+    pub fn give_up(&mut self, task: TaskId) {
+        for load in self.members.values_mut() {
+            if load.alone == Alone::Reserved(task) {
+                load.alone = Alone::No;
+            }
+        }
     }
 
     /// Chooses a worker for one task of a type and counts the task as held by it.
@@ -128,23 +145,24 @@ impl Fleet {
     }
 
     fn place_beside(&mut self, type_id: TypeId, need: Need) -> Option<Member> {
-        let serving = self.by_type.get(&type_id)?;
-        let turn = self.turn.checked_rem(serving.len())?;
-        let (before, after) = serving.split_at_checked(turn)?;
-        let mut best: Option<(Member, u64, u64)> = None;
-        for member in after.iter().chain(before) {
-            let Some(load) = self.members.get(member) else { continue };
+        let serving = self.by_type.get_mut(&type_id)?;
+        let turn = serving.turn.checked_rem(serving.members.len())?;
+        let members = serving.members.iter().copied().enumerate();
+        let in_turn = members.clone().skip(turn).chain(members.take(turn));
+        let mut best: Option<(usize, Member, u64, u64)> = None;
+        for (at, member) in in_turn {
+            let Some(load) = self.members.get(&member) else { continue };
             if !load.has_room(type_id, need) {
                 continue;
             }
             let (held, slots) = (u64::from(load.held), u64::from(load.slots));
             // held / slots < best held / best slots, without dividing.
-            if best.is_none_or(|(_, bh, bs)| held * bs < bh * slots) {
-                best = Some((*member, held, slots));
+            if best.is_none_or(|(_, _, bh, bs)| held * bs < bh * slots) {
+                best = Some((at, member, held, slots));
             }
         }
-        let (member, ..) = best?;
-        self.turn = self.turn.wrapping_add(1);
+        let (at, member, ..) = best?;
+        serving.turn = at + 1;
         self.members.get_mut(&member)?.held += 1;
         Some(member)
     }
@@ -153,26 +171,33 @@ impl Fleet {
     /// least is set aside for it, so that a busy grid does not put it off for ever.
     fn place_alone(&mut self, type_id: TypeId, task: TaskId) -> Option<Member> {
         let serving = self.by_type.get(&type_id)?;
-        let free = |load: &Load| !load.draining && load.alone == Alone::No;
-        let mut reserved = None;
-        let mut least: Option<(u32, Member)> = None;
-        for member in serving {
-            let Some(load) = self.members.get(member) else { continue };
-            if load.alone == Alone::Reserved(task) && !load.draining {
-                reserved = Some(*member);
+        let mut best: Option<(bool, Member)> = None;
+        let mut least = u32::MAX;
+        for member in &serving.members {
+            let Some(load) = self.members.get(member).filter(|load| !load.draining) else {
+                continue;
+            };
+            let is_set_aside = load.alone == Alone::Reserved(task);
+            if load.held == 0 && (is_set_aside || load.alone == Alone::No) {
+                return self.start_alone(*member, task);
             }
-            if free(load) && least.is_none_or(|(held, _)| load.held < held) {
-                least = Some((load.held, *member));
+            if is_set_aside {
+                best = Some((true, *member));
+            }
+            let is_settled = best.is_some_and(|(is_set_aside, _)| is_set_aside);
+            if load.alone == Alone::No && load.held < least && !is_settled {
+                (best, least) = (Some((false, *member)), load.held);
             }
         }
-        let member = reserved.or(least.map(|(_, member)| member))?;
+        let (_, member) = best?;
+        self.members.get_mut(&member)?.alone = Alone::Reserved(task);
+        None
+    }
+
+    fn start_alone(&mut self, member: Member, task: TaskId) -> Option<Member> {
+        self.give_up(task);
         let load = self.members.get_mut(&member)?;
-        if load.held > 0 {
-            load.alone = Alone::Reserved(task);
-            return None;
-        }
-        load.alone = Alone::Busy;
-        load.held = 1;
+        (load.alone, load.held) = (Alone::Busy, 1);
         Some(member)
     }
 }

@@ -186,6 +186,8 @@ impl Queue {
             Change::Returned { run_at, .. } => run_at,
             _ => event.at,
         };
+        // A clock that was set back over a restart delays nothing that was due.
+        let now = now.max(event.at);
         self.lanes.insert(spec.lane(), id, run_at, now, progress.runs_alone(spec));
         self.waiting.insert(id, Waiting { spec: *spec, progress, run_at });
     }
@@ -193,7 +195,7 @@ impl Queue {
     /// Folds in that a task was accepted.
     pub fn accept(&mut self, id: TaskId, spec: &Spec, now: Timestamp) {
         self.ids.take(id);
-        self.lanes.insert(spec.lane(), id, spec.run_at, now, false);
+        self.lanes.insert(spec.lane(), id, spec.run_at, now.max(spec.created), false);
         self.count_live(id, spec);
     }
 
@@ -274,8 +276,7 @@ impl Queue {
         charged: bool,
     ) -> Option<LeaseNote> {
         let epoch = *self.epochs.last()?;
-        let run_at = self.waiting.get(&id).map_or(spec.run_at, |waiting| waiting.run_at);
-        if !self.lanes.remove(spec.lane(), id, run_at) {
+        if !self.lanes.take(spec.lane(), id) {
             return None;
         }
         let progress = self.waiting.remove(&id).map(|w| w.progress).unwrap_or_default();
@@ -302,7 +303,8 @@ impl Queue {
         until: Timestamp,
     ) -> Result<(), Rejected> {
         let Claim { id, token, attempt, started, .. } = *claim;
-        if !self.epochs.contains(&token.epoch) {
+        let of_this_boot = Some(token.epoch) == self.epoch();
+        if !self.epochs.contains(&token.epoch) || of_this_boot && token.sequence > self.sequence {
             return Err(Rejected::Unknown);
         }
         if let Some((status, seq)) = self.ended.find(id) {
@@ -316,7 +318,15 @@ impl Queue {
             let Some(mut held) = self.leases.remove(id) else { return Err(Rejected::Unknown) };
             if token > held.lease.token {
                 self.notes.close(held.note.take());
-                held.lease = Lease { token, attempt, leased: now, ..held.lease };
+                held.lease = Lease {
+                    token,
+                    attempt,
+                    holder: holder.clone(),
+                    leased: now,
+                    started: None,
+                    charged: false,
+                    resumed: false,
+                };
             }
             held.lease.holder = holder.clone();
             held.lease.started = held.lease.started.or(started);
@@ -329,14 +339,14 @@ impl Queue {
         if progress.token.is_some_and(|newest| newest > token) {
             return Err(Rejected::Fenced);
         }
-        if progress.token == Some(token) && !progress.lost {
+        if progress.token == Some(token) && !progress.open {
             return Err(Rejected::Duplicate);
         }
         if !self.lanes.remove(spec.lane(), id, waiting.map_or(spec.run_at, |w| w.run_at)) {
             return Err(Rejected::Unknown);
         }
         self.waiting.remove(&id);
-        let resumed = progress.token == Some(token);
+        let resumed = progress.token == Some(token) && progress.counted;
         let holder = holder.clone();
         let lease = Lease { token, attempt, holder, leased: now, started, charged: false, resumed };
         self.leases.insert(id, Held { lease, spec, progress, note: None }, until);
@@ -419,7 +429,7 @@ impl Queue {
     }
 
     /// An outcome of a lease that is not held: welcome only if it is a success of
-    /// the newest lease, which was given up as lost.
+    /// the newest lease, which was given up without a word of its worker.
     fn settle_late(
         &self,
         id: TaskId,
@@ -439,7 +449,7 @@ impl Queue {
             Some(std::cmp::Ordering::Less) => return Err(Rejected::Fenced),
             Some(std::cmp::Ordering::Equal) => {}
         }
-        if !progress.lost || *outcome != Outcome::Completed {
+        if !progress.open || *outcome != Outcome::Completed {
             return Err(Rejected::Duplicate);
         }
         let attempt = EndedAttempt {

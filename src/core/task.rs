@@ -86,9 +86,11 @@ pub struct Progress {
     pub last: Option<Seq>,
     /// The token of its newest lease.
     pub token: Option<Token>,
-    /// That lease ended as lost: a late success is welcome, a late failure is not
-    /// counted again.
-    pub lost: bool,
+    /// That lease ended without a word of its worker, as far as is known: a late
+    /// success is welcome, and the worker may come back with it.
+    pub open: bool,
+    /// That lease was charged as lost: nothing it ends with is counted again.
+    pub counted: bool,
 }
 
 impl Progress {
@@ -198,8 +200,8 @@ pub struct Lease {
     /// before the push, because the task must not be started twice, or because
     /// the dispatcher itself went down with it before.
     pub charged: bool,
-    /// Its loss was counted already, and then its worker came back with it: a
-    /// failure is not counted again.
+    /// Its loss was counted already, and then its worker came back with it: neither
+    /// a failure nor another loss is counted again.
     pub resumed: bool,
 }
 
@@ -327,7 +329,7 @@ pub fn settle(
         Outcome::Lost => {
             let had_started = lease.started.is_some() || lease.charged;
             let crashes = progress.crashes.saturating_add(1);
-            if !had_started {
+            if !had_started || lease.resumed {
                 returned(Reason::Released, String::new(), Duration::ZERO)
             } else if spec.at_most_once() {
                 Change::Failed { reason: Reason::Unknown, error: String::new() }
@@ -361,13 +363,16 @@ pub fn advance(
         Change::Returned { reason, .. } | Change::Failed { reason, .. } => match reason {
             Reason::Error | Reason::Permanent | Reason::Timeout | Reason::Panic => {
                 after.errors = after.errors.saturating_add(1);
-                after.lost = false;
+                (after.open, after.counted) = (false, false);
             }
             Reason::Lost | Reason::Poison | Reason::Unknown => {
                 after.crashes = after.crashes.saturating_add(1);
-                after.lost = true;
+                (after.open, after.counted) = (true, true);
             }
-            Reason::Released | Reason::Cancelled => after.lost = false,
+            Reason::Released | Reason::Cancelled => {
+                after.open = reason == &Reason::Released;
+                after.counted = before.counted && before.token == after.token;
+            }
         },
         Change::Completed | Change::Cancelled => {}
     }
