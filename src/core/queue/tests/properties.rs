@@ -96,7 +96,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// A dispatcher's world and the workers around it.
 struct Grid {
     world: World,
-    workers: [Process; 3],
+    workers: [Worker; 3],
     /// Outcomes on their way.
     mail: Vec<(TaskId, Token, Outcome)>,
     /// How often the handler of a task was started, over all workers.
@@ -106,7 +106,7 @@ struct Grid {
 }
 
 /// One process of a worker.
-struct Process {
+struct Worker {
     holder: Holder,
     /// What it was given and has not finished: token, attempt, whether it started.
     tasks: BTreeMap<TaskId, (Token, u32, bool)>,
@@ -114,13 +114,13 @@ struct Process {
 
 impl Grid {
     fn new() -> Self {
-        let process = |name: &str| Process {
+        let worker = |name: &str| Worker {
             holder: Holder { worker: name.into(), incarnation: 1 },
             tasks: BTreeMap::new(),
         };
         Self {
             world: World::new(),
-            workers: ["a", "b", "c"].map(process),
+            workers: ["a", "b", "c"].map(worker),
             mail: Vec::new(),
             starts: BTreeMap::new(),
             tokens: BTreeMap::new(),
@@ -189,7 +189,7 @@ impl Grid {
     }
 
     fn start(&mut self, worker: usize, at: usize) {
-        let Process { holder, tasks } = &mut self.workers[worker];
+        let Worker { holder, tasks } = &mut self.workers[worker];
         let waiting = tasks.iter_mut().filter(|(_, task)| !task.2);
         let mut waiting: Vec<_> = waiting.collect();
         if waiting.is_empty() {
@@ -227,6 +227,8 @@ impl Grid {
         let (id, token, outcome) =
             if again { self.mail[at].clone() } else { self.mail.swap_remove(at) };
         let before = self.world.queue.standing(id);
+        let held = self.world.queue.leases.find(id).map(|held| held.lease.token);
+        let newest = held.or(self.world.queue.progress(id).token);
         let answer = self.world.settle(id, token, outcome.clone());
         match (before, &answer) {
             (Standing::Ended(..), Ok(_)) => panic!("an outcome changed a task that had ended"),
@@ -234,7 +236,7 @@ impl Grid {
                 assert_eq!(*rejected, Rejected::Ended(status, seq));
             }
             (Standing::Running | Standing::Pending(..), Ok(event)) => {
-                assert_eq!(Some(&token), self.tokens.get(&id), "only the newest lease settles");
+                assert_eq!(newest, Some(token), "only the newest lease that is known settles");
                 assert_eq!(outcome == Outcome::Completed, event.change == Change::Completed);
             }
             (Standing::Running | Standing::Pending(..), Err(_)) => {}
@@ -245,7 +247,7 @@ impl Grid {
     /// list is given back, unless its outcome is on its way; leases of its earlier
     /// processes are lost; what is over stops.
     fn hello(&mut self, worker: usize) {
-        let Process { holder, tasks } = &mut self.workers[worker];
+        let Worker { holder, tasks } = &mut self.workers[worker];
         let world = &mut self.world;
         for predecessor in world.queue.leases.predecessors(holder) {
             for id in world.queue.leases.of(&predecessor) {
