@@ -171,3 +171,6 @@ fn timeout_of(held: &Held) -> Option<Timestamp> {
     (held.spec.timeout_ms > 0)
         .then(|| started.plus(Duration::from_millis(held.spec.timeout_ms)).plus(TIMEOUT_GRACE))
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,3 +51,6 @@ impl Notes {
         std::mem::take(&mut self.over)
     }
 }
+
+#[cfg(test)]
+mod tests;

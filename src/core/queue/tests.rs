@@ -3,6 +3,7 @@
 mod budgets;
 mod cancel;
 mod fencing;
+mod properties;
 mod restart;
 mod script;
 mod world;
