@@ -27,3 +27,5 @@ pub mod queue;
 pub mod keys;
 pub mod placement;
 pub mod retention;
+pub mod directory;
+pub mod registry;
