@@ -2,6 +2,9 @@
 
 pub mod clock;
 pub mod core;
+pub mod rpc;
+pub mod security;
 pub mod shutdown;
 pub mod store;
+pub mod telemetry;
 pub mod wire;
