@@ -8,3 +8,4 @@ pub mod shutdown;
 pub mod store;
 pub mod telemetry;
 pub mod wire;
+pub mod worker;
