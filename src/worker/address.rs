@@ -65,7 +65,10 @@ mod tests {
 
     #[test]
     fn a_bound_address_is_advertised_as_it_is() {
-        assert_eq!(of(None, "127.0.0.1:50062", &["http://127.0.0.1:9"]).unwrap(), "127.0.0.1:50062");
+        assert_eq!(
+            of(None, "127.0.0.1:50062", &["http://127.0.0.1:9"]).unwrap(),
+            "127.0.0.1:50062"
+        );
         assert_eq!(of(Some("box:1"), "127.0.0.1:50062", &[]).unwrap(), "box:1");
     }
 
@@ -80,7 +83,10 @@ mod tests {
     #[test]
     fn an_advertised_address_needs_a_host_and_a_port() {
         for bad in ["box", ":1", "box:0", "box:99999", "http://box:1", "a b:1"] {
-            assert!(matches!(of(Some(bad), "127.0.0.1:1", &[]), Err(Error::BadAddress(_))), "{bad}");
+            assert!(
+                matches!(of(Some(bad), "127.0.0.1:1", &[]), Err(Error::BadAddress(_))),
+                "{bad}"
+            );
         }
     }
 }

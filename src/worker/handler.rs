@@ -256,8 +256,9 @@ where
     let run = move |context: Context, payload: Bytes| {
         let handler = Arc::clone(&handler);
         async move {
-            let input = serde_json::from_slice(&payload)
-                .map_err(|e| Failure::permanent(format!("the payload is not what it takes: {e}")))?;
+            let input = serde_json::from_slice(&payload).map_err(|e| {
+                Failure::permanent(format!("the payload is not what it takes: {e}"))
+            })?;
             let output = handler(context, input).await?;
             let result = serde_json::to_vec(&output)
                 .map_err(|e| Failure::permanent(format!("the result is no JSON: {e}")))?;

@@ -163,12 +163,8 @@ impl Worker {
         let pool = Pool::new(Arc::clone(&types), identity.slots);
         let _stop_if_dropped = StopOnDrop(pool.clone());
         let health = listener.health();
-        let service = Service {
-            pool: pool.clone(),
-            types,
-            identity,
-            max_result_bytes: config.max_payload,
-        };
+        let service =
+            Service { pool: pool.clone(), types, identity, max_result_bytes: config.max_payload };
         let message_bytes = rpc::message_bytes(config.max_payload);
         let server = WorkerServer::new(service)
             .max_decoding_message_size(message_bytes)
@@ -192,7 +188,7 @@ impl Worker {
         let life = async { tokio::join!(life, pool.watch_deadlines()) };
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
-            served = &mut serving => return Ok(served?),
+            ended = &mut serving => return Ok(ended?),
             ((), ()) = life => {}
         }
         Ok(serving.await?)

@@ -52,7 +52,9 @@ mod tests {
 
     fn after(runs: &[Duration]) -> RunTime {
         let mut time = RunTime::default();
-        runs.iter().for_each(|run| time.add(*run));
+        for run in runs {
+            time.add(*run);
+        }
         time
     }
 

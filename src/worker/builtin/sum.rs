@@ -45,11 +45,8 @@ fn floats(numbers: &[Number]) -> Result<Bytes, Failure> {
     for number in numbers {
         let addend = finite(number)?;
         let total = sum + addend;
-        compensation += if sum.abs() >= addend.abs() {
-            (sum - total) + addend
-        } else {
-            (addend - total) + sum
-        };
+        compensation +=
+            if sum.abs() >= addend.abs() { (sum - total) + addend } else { (addend - total) + sum };
         sum = total;
     }
     let sum = sum + compensation;

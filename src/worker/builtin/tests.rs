@@ -32,7 +32,8 @@ fn reverse_keeps_grapheme_clusters_whole() {
 
 #[test]
 fn upper_follows_unicode() {
-    for (payload, expected) in [("hello", "HELLO"), ("straße", "STRASSE"), ("ǆ", "Ǆ"), ("", "")] {
+    for (payload, expected) in [("hello", "HELLO"), ("straße", "STRASSE"), ("ǆ", "Ǆ"), ("", "")]
+    {
         assert_eq!(text(upper::run(payload.as_bytes())), expected);
     }
     assert_eq!(refusal(upper::run(b"\xff")), "not UTF-8 text: invalid from byte 0 on");
@@ -57,10 +58,7 @@ fn sums_of_integers_are_exact_to_128_bits() {
         ("[-5, 2]", "-3"),
         ("[9007199254740993, 0]", "9007199254740993"),
         ("[18446744073709551615, 1]", "18446744073709551616"),
-        (
-            "[170141183460469231731687303715884105727]",
-            "170141183460469231731687303715884105727",
-        ),
+        ("[170141183460469231731687303715884105727]", "170141183460469231731687303715884105727"),
         (
             "[170141183460469231731687303715884105727, 1, -1]",
             "170141183460469231731687303715884105727",
@@ -81,7 +79,7 @@ fn a_float_anywhere_makes_the_sum_a_float() {
         ("[1e2]", "100.0"),
         ("[0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0]", "5.5"),
         ("[1.0, 1e100, 1, -1e100]", "2.0"),
-        ("[0.5, 170141183460469231731687303715884105728000]", "1.701411834604692e41"),
+        ("[0.5, 170141183460469231731687303715884105728000]", "1.7014118346046923e+41"),
     ] {
         assert_eq!(text(sum::run(payload.as_bytes())), expected, "{payload}");
     }
@@ -92,7 +90,7 @@ fn what_has_no_sum_is_a_permanent_failure() {
     for (payload, part) in [
         ("[170141183460469231731687303715884105727, 1]", "the sum does not fit"),
         ("[170141183460469231731687303715884105728]", "does not fit"),
-        ("[1e400]", "1e400 is not finite"),
+        ("[1e400]", "1e+400 is not finite"),
         ("[1e308, 1e308]", "the sum is not finite"),
         (r#"[1, "2"]"#, "not an array of numbers"),
         ("3", "not an array of numbers"),

@@ -204,8 +204,7 @@ impl Desk {
         let runs = |token: &Token| {
             leases.get(token).is_some_and(|lease| matches!(lease.stage, Stage::Running(_)))
         };
-        let started =
-            self.unsaid.starts.drain(..).filter(runs).map(v1::Token::from).collect();
+        let started = self.unsaid.starts.drain(..).filter(runs).map(v1::Token::from).collect();
         let progress = std::mem::take(&mut self.unsaid.progress)
             .into_iter()
             .map(|(token, message)| v1::Progress { token: Some(token.into()), message })

@@ -144,8 +144,7 @@ impl Pool {
     }
 
     pub(super) fn recall(&self, desk: u64, serial: u64, tokens: &BTreeSet<Token>) {
-        self.shared
-            .with(|state| state.withdraw(desk, serial, tokens, v1::Release::Recalled));
+        self.shared.with(|state| state.withdraw(desk, serial, tokens, v1::Release::Recalled));
     }
 
     pub(super) fn cancel(&self, desk: u64, serial: u64, tokens: &BTreeSet<Token>) {
@@ -220,7 +219,8 @@ impl Pool {
             let changed = self.shared.changed.notified();
             let mut changed = std::pin::pin!(changed);
             changed.as_mut().enable();
-            if self.shared.with(|state| condition(state)) {
+            // Not through `with`, which would ring the bell that is waited for.
+            if condition(&self.shared.lock()) {
                 return;
             }
             changed.await;

@@ -45,8 +45,7 @@ pub(super) fn by_itself(answer: Answer, max_result_bytes: u64) -> v1::outcome::E
     match answer {
         Answer::Returned(Ok(result)) => completed(result, max_result_bytes),
         Answer::Returned(Err(failure)) => {
-            let reason =
-                if failure.permanent { v1::Reason::Permanent } else { v1::Reason::Error };
+            let reason = if failure.permanent { v1::Reason::Permanent } else { v1::Reason::Error };
             let retry_after_ms = failure.retry_after.filter(|_| !failure.permanent).map(millis);
             failed(failure.message, reason, retry_after_ms)
         }

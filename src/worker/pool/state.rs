@@ -152,9 +152,11 @@ impl State {
                 desk.session.is_none()
                     && desk.leases.values().all(|lease| matches!(lease.stage, Stage::Ended(_)))
             };
-            let longest = self.dispatchers.values().copied().filter(|id| {
-                self.desks.get(id).is_some_and(absent)
-            });
+            let longest = self
+                .dispatchers
+                .values()
+                .copied()
+                .filter(|id| self.desks.get(id).is_some_and(absent));
             let forgotten = longest.min().ok_or(Refusal::Full)?;
             tracing::warn!("too many dispatchers: forgetting the outcomes of one that left");
             self.close_desk(forgotten);
@@ -223,17 +225,14 @@ impl State {
             desk.leases.insert(token, lease);
             let type_index = usize::try_from(task.type_index).ok().filter(|index| *index < types);
             let release = if draining { v1::Release::Drain } else { v1::Release::Rejected };
-            match type_index.filter(|_| !draining && desk.waiting < room) {
-                Some(type_index) => {
-                    desk.waiting += 1;
-                    let (payload, timeout_ms) = (task.payload, task.timeout_ms);
-                    let waiting = Waiting { desk: id, token, type_index, payload, timeout_ms };
-                    self.queue.push_back(waiting);
-                }
-                None => {
-                    refused = true;
-                    desk.end(token, outcome::unstarted(id_of_task, token, release));
-                }
+            if let Some(type_index) = type_index.filter(|_| !draining && desk.waiting < room) {
+                desk.waiting += 1;
+                let (payload, timeout_ms) = (task.payload, task.timeout_ms);
+                let waiting = Waiting { desk: id, token, type_index, payload, timeout_ms };
+                self.queue.push_back(waiting);
+            } else {
+                refused = true;
+                desk.end(token, outcome::unstarted(id_of_task, token, release));
             }
         }
         if refused {
@@ -298,7 +297,8 @@ impl State {
 
     /// Starts the task whose turn it is.
     pub(super) fn take(&mut self, now: Instant) -> Option<Taken> {
-        let Waiting { desk: id, token, type_index, payload, timeout_ms } = self.queue.pop_front()?;
+        let Waiting { desk: id, token, type_index, payload, timeout_ms } =
+            self.queue.pop_front()?;
         let desk = self.desks.get_mut(&id)?;
         let lease = desk.leases.get_mut(&token)?;
         let cancelled = CancellationToken::new();
@@ -352,13 +352,12 @@ impl State {
         let LeaseId { desk, task, token, .. } = lease;
         let Some(running) = self.take_running(desk, token) else { return false };
         let ran = now.saturating_duration_since(running.started);
-        let end = match running.stopping {
-            Some(why) => outcome::stopped(why, running.timeout_ms),
-            None => {
-                self.run_times[running.type_index].add(ran);
-                let max = self.desks.get(&desk).map_or(u64::MAX, |desk| desk.max_result_bytes);
-                outcome::by_itself(answer, max)
-            }
+        let end = if let Some(why) = running.stopping {
+            outcome::stopped(why, running.timeout_ms)
+        } else {
+            self.run_times[running.type_index].add(ran);
+            let max = self.desks.get(&desk).map_or(u64::MAX, |desk| desk.max_result_bytes);
+            outcome::by_itself(answer, max)
         };
         self.end(desk, token, outcome::of_run(task, token, ran, end));
         true
@@ -398,13 +397,12 @@ impl State {
             return;
         };
         let Some(running) = self.take_running(id, token) else { return };
-        match running.abort {
-            Some(abort) => abort.abort(),
-            None => {
-                tracing::warn!(%task, "a blocking handler does not stop; its slot is freed");
-                self.runners.alive -= 1;
-                self.runners.detached += 1;
-            }
+        if let Some(abort) = running.abort {
+            abort.abort();
+        } else {
+            tracing::warn!(%task, "a blocking handler does not stop; its slot is freed");
+            self.runners.alive -= 1;
+            self.runners.detached += 1;
         }
         self.after.signals.push(running.cancelled);
         let ran = now.saturating_duration_since(running.started);
@@ -461,8 +459,7 @@ impl State {
         release: v1::Release,
     ) {
         let Some(desk) = self.current(id, serial) else { return };
-        let stays =
-            |waiting: &Waiting| waiting.desk != id || !tokens.contains(&waiting.token);
+        let stays = |waiting: &Waiting| waiting.desk != id || !tokens.contains(&waiting.token);
         desk.parked.retain(stays);
         for token in tokens {
             let Some(lease) = desk.leases.get(token) else { continue };
