@@ -86,10 +86,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, Refused> {
         && trimmed.bytes().all(|b| b.is_ascii_digit() || b == b'.')
         && trimmed.bytes().any(|b| b.is_ascii_digit());
     let parsed = if plain_number {
-        trimmed
-            .parse::<f64>()
-            .ok()
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        trimmed.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     } else {
         humantime::parse_duration(trimmed).ok()
     };
@@ -175,8 +172,8 @@ fn cut(mut text: String) -> String {
 }
 
 /// Any JSON text, read for its form alone. Unlike serde's `IgnoredAny` it descends
-/// by recursion, so that serde_json's limit of depth holds, and it reads strings,
-/// so that they are UTF-8.
+/// by recursion, so that `serde_json`'s limit of depth holds, and it reads
+/// strings, so that they are UTF-8.
 struct WellFormed;
 
 impl<'de> Deserialize<'de> for WellFormed {
@@ -304,7 +301,10 @@ mod tests {
     #[test]
     fn a_payload_against_its_schema_is_refused_at_its_pointer() {
         let checker = json(Some(NUMBERS));
-        assert_eq!(checker.check(b"[1, 2.5, 1e400, 170141183460469231731687303715884105727]"), Ok(()));
+        assert_eq!(
+            checker.check(b"[1, 2.5, 1e400, 170141183460469231731687303715884105727]"),
+            Ok(())
+        );
         assert_eq!(refusal(&checker, br#"["a"]"#), r#"/0: "a" is not of type "number""#);
         assert_eq!(refusal(&checker, b"3"), r#"at the top: 3 is not of type "array""#);
         assert_eq!(

@@ -1,0 +1,12 @@
+//! `hash`: SHA-256 of the payload, in lower-case hexadecimal digits.
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+pub(super) fn run(payload: &[u8]) -> Bytes {
+    let digest = Sha256::digest(payload);
+    let digit = |nibble: u8| DIGITS[usize::from(nibble & 0xf)];
+    digest.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect::<Vec<u8>>().into()
+}

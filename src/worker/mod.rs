@@ -1,0 +1,280 @@
+//! The worker: runs the tasks of the types it serves, on so many slots, for every
+//! dispatcher that dials it. Part of the library's public face.
+//!
+//! ```no_run
+//! use bytes::Bytes;
+//! use taskgrid::shutdown::Shutdown;
+//! use taskgrid::worker::{Config, Context, TypeSpec, Worker};
+//!
+//! # async fn example() -> Result<(), taskgrid::worker::Error> {
+//! let worker = Worker::builder()
+//!     .handle(TypeSpec::new("greet").text(), async |_context: Context, payload: Bytes| {
+//!         Ok([b"hello, ", payload.as_ref()].concat().into())
+//!     })
+//!     .handle_blocking("length", |_context, payload| Ok(payload.len().to_string().into()))
+//!     .bind(Config::default())
+//!     .await?;
+//! worker.run(Shutdown::new()).await
+//! # }
+//! ```
+//!
+//! It stores nothing: an outcome is kept in memory until the dispatcher that gave
+//! the lease has its final answer for it, across broken sessions and restarts of
+//! the dispatcher. It does not dial dispatchers, and decides nothing about retries.
+
+mod address;
+mod builder;
+pub mod builtin;
+mod handler;
+mod pool;
+mod prefetch;
+mod service;
+mod session;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tonic::service::Routes;
+
+pub use self::builder::{Builder, TypeSpec};
+pub use self::handler::{Context, Failure, Handler};
+use self::pool::{Pool, Served};
+use self::service::{Identity, Service};
+use crate::clock::Clock;
+use crate::core::limits;
+use crate::core::payload::BadSchema;
+use crate::core::task_type::BadTypeName;
+use crate::rpc;
+use crate::shutdown::Shutdown;
+use crate::wire::v1::worker_server::WorkerServer;
+
+/// How long, beyond the drain's deadline, dispatchers have for answering the last
+/// outcomes, and connections for closing.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How a worker runs.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where it listens: any free port of loopback unless said otherwise. Whoever
+    /// reaches the port can run tasks here.
+    pub listen: rpc::Listen,
+    /// The `host:port` by which dispatchers and nameservices reach it. Unless said,
+    /// the bound address, or on all addresses the one that faces the nameservice.
+    pub advertise: Option<String>,
+    /// Where to register: `http://host:port`. With none it registers nowhere.
+    pub nameservices: Vec<String>,
+    /// How many tasks it runs at once, 1 to 65,536. Unless said, one for each core;
+    /// more where its types mostly wait ([`Builder::slots_at_least`]).
+    pub slots: Option<u32>,
+    /// Names it across its restarts: 1 to 128 printable ASCII characters without
+    /// spaces. Unless said, its advertised address.
+    pub id: Option<String>,
+    /// How long running tasks may go on once shutdown began. 10 s.
+    pub drain_timeout: Duration,
+    /// The largest payload in bytes, as its dispatchers have it. 4 MiB.
+    pub max_payload: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: rpc::Listen::default(),
+            advertise: None,
+            nameservices: Vec::new(),
+            slots: None,
+            id: None,
+            drain_timeout: Duration::from_secs(10),
+            max_payload: limits::PAYLOAD_BYTES,
+        }
+    }
+}
+
+/// A worker that is bound: it has its port, and runs once it is told to.
+pub struct Worker {
+    listener: rpc::Listener,
+    types: Arc<[Served]>,
+    identity: Identity,
+    advertised: String,
+    config: Config,
+}
+
+impl Worker {
+    /// A worker that serves nothing yet.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    async fn bind(
+        types: Arc<[Served]>,
+        slots_at_least: u32,
+        config: Config,
+    ) -> Result<Self, Error> {
+        let slots = config.slots.unwrap_or_else(|| default_slots().max(slots_at_least));
+        if slots == 0 || slots > limits::SLOTS {
+            return Err(Error::Slots(slots));
+        }
+        let Config { listen, advertise, nameservices, .. } = config.clone();
+        // Binding and resolving may block.
+        let bound = tokio::task::spawn_blocking(move || {
+            let listener = rpc::bind(&listen)?;
+            let advertised = address::advertised(advertise, listener.addr(), &nameservices)?;
+            Ok::<_, Error>((listener, advertised))
+        });
+        let (listener, advertised) = bound.await.map_err(|_| Error::Interrupted)??;
+        let worker_id = config.id.clone().unwrap_or_else(|| advertised.clone());
+        let fine = |id: &str| {
+            (1..=limits::WORKER_ID_BYTES).contains(&id.len())
+                && id.bytes().all(|b| b.is_ascii_graphic())
+        };
+        if !fine(&worker_id) {
+            return Err(Error::BadId(worker_id));
+        }
+        let identity = Identity { worker_id, incarnation: incarnation(), slots };
+        Ok(Self { listener, types, identity, advertised, config })
+    }
+
+    /// Where it listens, with the real port.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.listener.addr()
+    }
+
+    /// The `host:port` that it registers.
+    #[must_use]
+    pub fn advertised(&self) -> &str {
+        &self.advertised
+    }
+
+    /// The name that it registers.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.identity.worker_id
+    }
+
+    /// Runs until `shutdown` begins, then drains: leaves the nameservice, gives
+    /// back what waits, lets handlers finish for as long as configured, gives back
+    /// what still runs, and waits a moment for the last outcomes to be answered.
+    ///
+    /// Dropping the future ends everything at once.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        let Self { listener, types, identity, config, .. } = self;
+        let pool = Pool::new(Arc::clone(&types), identity.slots);
+        let _stop_if_dropped = StopOnDrop(pool.clone());
+        let health = listener.health();
+        let service =
+            Service { pool: pool.clone(), types, identity, max_result_bytes: config.max_payload };
+        let message_bytes = rpc::message_bytes(config.max_payload);
+        let server = WorkerServer::new(service)
+            .max_decoding_message_size(message_bytes)
+            .max_encoding_message_size(message_bytes);
+        let end = Shutdown::new();
+        let serving = rpc::serve(
+            listener,
+            Routes::new(server),
+            rpc::ServeLimits::default(),
+            end.clone(),
+            LAST_WORDS,
+        );
+        let life = async {
+            shutdown.begun().await;
+            health.set_serving(false).await;
+            drain(&pool, config.drain_timeout).await;
+            pool.stop();
+            end.begin();
+        };
+        // The watch ends when the pool is stopped, the server when `life` ends it.
+        let life = async { tokio::join!(life, pool.watch_deadlines()) };
+        let mut serving = std::pin::pin!(serving);
+        tokio::select! {
+            ended = &mut serving => return Ok(ended?),
+            ((), ()) = life => {}
+        }
+        Ok(serving.await?)
+    }
+}
+
+async fn drain(pool: &Pool, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    tracing::info!(?patience, "draining");
+    pool.drain();
+    if timeout_at(deadline, pool.idle()).await.is_err() {
+        tracing::warn!("giving back tasks that did not finish in time");
+        pool.give_up();
+    }
+    let last = deadline.max(Instant::now() + LAST_WORDS);
+    if timeout_at(last, pool.answered()).await.is_err() {
+        tracing::warn!("leaving with outcomes that no dispatcher answered");
+    }
+}
+
+/// Ends runners and sessions however the run ends.
+struct StopOnDrop(Pool);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// One for each core that this program may use.
+fn default_slots() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(cores).map_or(limits::SLOTS, |cores| cores.min(limits::SLOTS))
+}
+
+/// Milliseconds of the wall clock, so that a later start is greater, and a die, so
+/// that two starts in one millisecond differ.
+fn incarnation() -> u64 {
+    const DIE_BITS: u32 = 20;
+    let die = u64::from(rand::random::<u32>() >> (u32::BITS - DIE_BITS));
+    (Clock::start().now().0 << DIE_BITS) | die
+}
+
+/// Why a worker cannot be bound or did not go on. It holds nothing then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A type's name is not well-formed.
+    #[error(transparent)]
+    BadTypeName(#[from] BadTypeName),
+    /// A type has two handlers.
+    #[error("the task type {0} has two handlers; give it one")]
+    TypeTwice(String),
+    /// No types, or too many.
+    #[error("a worker serves 1 to 64 task types, not {0}")]
+    Types(usize),
+    /// A type's schema cannot be used.
+    #[error("the task type {name}: {source}")]
+    BadSchema {
+        /// The type.
+        name: String,
+        /// What is wrong.
+        source: BadSchema,
+    },
+    /// A type's schema is too large.
+    #[error("the task type {0}: its schema is larger than 64 KiB")]
+    SchemaTooLarge(String),
+    /// Slots out of range.
+    #[error("a worker has 1 to 65,536 slots, not {0}")]
+    Slots(u32),
+    /// The worker's id cannot be used.
+    #[error("{0:?} is no worker id: 1 to 128 printable ASCII characters without spaces")]
+    BadId(String),
+    /// The address to advertise cannot be used.
+    #[error("{0:?} is no address to advertise: it looks like host:port")]
+    BadAddress(String),
+    /// The worker listens on all addresses, and which others reach is not known.
+    #[error("cannot tell by which address others reach this worker; say it with --advertise")]
+    NoAddress,
+    /// The runtime was shut down meanwhile.
+    #[error("the runtime was shut down while the port was being bound")]
+    Interrupted,
+    /// The port could not be bound or served.
+    #[error(transparent)]
+    Rpc(#[from] rpc::Error),
+}
+
+#[cfg(test)]
+mod tests;

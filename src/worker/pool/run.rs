@@ -1,0 +1,189 @@
+//! Running handlers: blocking ones on threads of their own, async ones on the
+//! runtime, both watched by one task that ends what takes too long.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+
+use super::outcome::Answer;
+use super::state::{State, Taken};
+use super::{Pool, Shared};
+use crate::worker::handler::{Context, Listener, Run};
+
+impl Pool {
+    /// Ends handlers whose time is up, until the pool is stopped.
+    pub(in crate::worker) async fn watch_deadlines(&self) {
+        let shared = &self.shared;
+        loop {
+            let (next, stopped) = shared.with(|state| {
+                let next = state.overdue(Instant::now());
+                shared.pump(state);
+                (next, state.stopped)
+            });
+            if stopped {
+                return;
+            }
+            match next {
+                Some(at) => tokio::select! {
+                    () = shared.deadlines.notified() => {}
+                    () = tokio::time::sleep_until(at.into()) => {}
+                },
+                None => shared.deadlines.notified().await,
+            }
+        }
+    }
+}
+
+/// What a runner does next.
+enum Next {
+    Run(Taken),
+    Wait,
+    Leave,
+}
+
+impl Shared {
+    /// Starts all async tasks whose turn it is, and calls a runner when it is a
+    /// blocking one's; the runner goes on from there.
+    pub(super) fn pump(self: &Arc<Self>, state: &mut State) {
+        while let Some(type_index) = state.turn() {
+            match &self.types[type_index].run {
+                Run::Async(_) => self.start_async(state),
+                Run::Blocking(_) => return self.call_runner(state),
+            }
+        }
+    }
+
+    fn call_runner(self: &Arc<Self>, state: &mut State) {
+        if state.runners.idle > state.runners.called {
+            state.runners.called += 1;
+            state.after.calls += 1;
+        } else if state.runners.alive < state.slots {
+            let shared = Arc::clone(self);
+            let thread = std::thread::Builder::new().name("taskgrid-handler".to_owned());
+            match thread.spawn(move || shared.runner()) {
+                Ok(_) => state.runners.alive += 1,
+                Err(error) => tracing::error!(%error, "cannot make a thread for a handler"),
+            }
+        }
+    }
+
+    /// A thread's life: run, end one and take the next, until the pool stops.
+    fn runner(self: Arc<Self>) {
+        let mut done = None;
+        loop {
+            let next = self.with(|state| self.turn_over(state, done.take()));
+            match next {
+                Next::Run(taken) => {
+                    let lease = taken.lease;
+                    done = Some((lease, self.run_blocking(taken)));
+                }
+                Next::Wait => self.wait_for_work(),
+                Next::Leave => return,
+            }
+        }
+    }
+
+    fn turn_over(
+        self: &Arc<Self>,
+        state: &mut State,
+        done: Option<(crate::worker::handler::LeaseId, Answer)>,
+    ) -> Next {
+        let now = Instant::now();
+        if let Some((lease, answer)) = done
+            && !state.finish(lease, answer, now)
+        {
+            // The attempt was given up, and with it this thread's place.
+            state.runners.detached -= 1;
+            if state.runners.alive >= state.slots {
+                return Next::Leave;
+            }
+            state.runners.alive += 1;
+        }
+        while let Some(type_index) = state.turn() {
+            match &self.types[type_index].run {
+                Run::Async(_) => self.start_async(state),
+                Run::Blocking(_) => {
+                    let Some(taken) = state.take(now) else { continue };
+                    self.pump(state);
+                    return Next::Run(taken);
+                }
+            }
+        }
+        if state.stopped {
+            state.runners.alive -= 1;
+            return Next::Leave;
+        }
+        Next::Wait
+    }
+
+    fn wait_for_work(&self) {
+        let mut state = self.lock();
+        while !state.stopped && state.turn().is_none() {
+            state.runners.idle += 1;
+            state = self.work.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+            state.runners.idle -= 1;
+            state.runners.called = state.runners.called.saturating_sub(1);
+        }
+    }
+
+    fn run_blocking(self: &Arc<Self>, taken: Taken) -> Answer {
+        let Run::Blocking(run) = &self.types[taken.type_index].run else {
+            return Answer::Panicked("an async handler on a blocking thread".to_owned());
+        };
+        let (context, payload) = self.context(taken);
+        match catch_unwind(AssertUnwindSafe(|| run(&context, payload))) {
+            Ok(result) => Answer::Returned(result),
+            Err(panic) => Answer::Panicked(panic_message(panic.as_ref())),
+        }
+    }
+
+    fn start_async(self: &Arc<Self>, state: &mut State) {
+        let Some(taken) = state.take(Instant::now()) else { return };
+        let lease = taken.lease;
+        let shared = Arc::clone(self);
+        let attempt = async move {
+            let type_index = taken.type_index;
+            let (context, payload) = shared.context(taken);
+            let answer = match &shared.types[type_index].run {
+                Run::Async(run) => {
+                    // The call itself belongs inside, where its panic is caught.
+                    let run = async { run.run(context, payload).await };
+                    match AssertUnwindSafe(run).catch_unwind().await {
+                        Ok(result) => Answer::Returned(result),
+                        Err(panic) => Answer::Panicked(panic_message(panic.as_ref())),
+                    }
+                }
+                Run::Blocking(_) => Answer::Panicked("a blocking handler on a runtime".to_owned()),
+            };
+            shared.with(|state| {
+                // If it was given up in this moment, its end has been told.
+                state.finish(lease, answer, Instant::now());
+                shared.pump(state);
+            });
+        };
+        let abort = self.runtime.spawn(attempt).abort_handle();
+        if let Some(running) = state.running(lease.desk, lease.token) {
+            running.abort = Some(abort);
+        }
+    }
+
+    fn context(self: &Arc<Self>, taken: Taken) -> (Context, bytes::Bytes) {
+        let listener: Arc<dyn Listener> = Arc::<Self>::clone(self);
+        let context = Context {
+            lease: taken.lease,
+            task_type: self.types[taken.type_index].task_type.name.clone(),
+            cancelled: taken.cancelled,
+            listener,
+        };
+        (context, taken.payload)
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let owned = || panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(owned).unwrap_or("without a message").to_owned()
+}

@@ -1,0 +1,4 @@
+mod ending;
+mod fake;
+mod running;
+mod sessions;
