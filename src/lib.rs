@@ -3,6 +3,9 @@
 pub mod client;
 pub mod clock;
 pub mod core;
+pub mod rpc;
+pub mod security;
 pub mod shutdown;
 pub mod store;
+pub mod telemetry;
 pub mod wire;
