@@ -153,8 +153,7 @@ impl Watching {
 
     async fn lost(&mut self, status: &Status) -> Result<(), Error> {
         self.stream = None;
-        if fate_is_unknown(status) && self.patience.pause().await {
-            tracing::debug!(code = %status.code(), "watch lost, connecting again");
+        if fate_is_unknown(status) && self.patience.pause(self.client.url(), status).await {
             return Ok(());
         }
         self.patience.restore();
