@@ -80,7 +80,12 @@ pub(super) struct Dispatcher {
     #[arg(long, env = "TASKGRID_DISPATCHER_LEASE", value_name = "DURATION", default_value = "10s")]
     lease: humantime::Duration,
     /// How long results are kept
-    #[arg(long, env = "TASKGRID_DISPATCHER_RETAIN", value_name = "DURATION", default_value = "24h")]
+    #[arg(
+        long,
+        env = "TASKGRID_DISPATCHER_RETAIN",
+        value_name = "DURATION",
+        default_value = "24h"
+    )]
     retain: humantime::Duration,
     /// How many ended tasks are kept at most
     #[arg(
@@ -165,12 +170,7 @@ struct Shared {
     #[arg(long, env = "TASKGRID_INSECURE", value_parser = FalseyValueParser::new())]
     insecure: bool,
     /// How long open work may take once the role was told to stop
-    #[arg(
-        long,
-        env = "TASKGRID_DRAIN_TIMEOUT",
-        value_name = "DURATION",
-        default_value = "10s"
-    )]
+    #[arg(long, env = "TASKGRID_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "10s")]
     drain_timeout: humantime::Duration,
 }
 

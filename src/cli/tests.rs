@@ -20,7 +20,8 @@ fn a_payload_may_begin_with_a_hyphen() {
         let parsed = Cli::try_parse_from(line.split(' '));
         assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
     }
-    let told = format!("{:?}", Cli::try_parse_from("taskgrid client send wait -1 --detach".split(' ')));
+    let told =
+        format!("{:?}", Cli::try_parse_from("taskgrid client send wait -1 --detach".split(' ')));
     assert!(told.contains(r#"payload: Some("-1"), detach: true"#), "{told}");
 }
 

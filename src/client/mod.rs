@@ -28,8 +28,8 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use crate::core::id::{TaskId, Timestamp, millis};
-use crate::core::task::Status;
 use crate::core::limits;
+use crate::core::task::Status;
 use crate::rpc;
 use crate::wire::v1;
 use crate::wire::v1::dispatcher_client::DispatcherClient;
@@ -150,8 +150,8 @@ impl Client {
         // What this dispatcher's own limit is, only the dispatcher knows.
         let message_bytes = rpc::message_bytes(limits::PAYLOAD_BYTES_MAX);
         let connection = || -> Result<Connection, Error> {
-            let channel = rpc::channel(url)
-                .map_err(|bad| Error::WrongInput { problem: bad.to_string() })?;
+            let channel =
+                rpc::channel(url).map_err(|bad| Error::WrongInput { problem: bad.to_string() })?;
             Ok(DispatcherClient::new(channel)
                 .max_decoding_message_size(message_bytes)
                 .max_encoding_message_size(message_bytes))

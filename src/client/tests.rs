@@ -139,7 +139,11 @@ async fn a_watch_goes_on_from_its_cursor() {
     let events = client.watch(watch).await.unwrap().into_stream();
     let seen: Vec<TaskId> = timeout(
         LONG,
-        events.flat_map(|part| futures_util::stream::iter(part.unwrap().events)).take(5).map(|e| e.id).collect(),
+        events
+            .flat_map(|part| futures_util::stream::iter(part.unwrap().events))
+            .take(5)
+            .map(|e| e.id)
+            .collect(),
     )
     .await
     .unwrap();

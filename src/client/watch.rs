@@ -118,12 +118,17 @@ impl Watching {
                     if message.events.is_empty() {
                         continue;
                     }
-                    let events =
-                        message.events.into_iter().map(Event::try_from).collect::<Result<_, _>>()?;
+                    let events = message
+                        .events
+                        .into_iter()
+                        .map(Event::try_from)
+                        .collect::<Result<_, _>>()?;
                     return Ok(Events { events, cursor: message.cursor });
                 }
                 // A dispatcher that drains ends its streams in good order.
-                Ok(None) => self.lost(&Status::unavailable("the dispatcher ended the stream")).await?,
+                Ok(None) => {
+                    self.lost(&Status::unavailable("the dispatcher ended the stream")).await?
+                }
                 Err(status) => self.lost(&status).await?,
             }
         }

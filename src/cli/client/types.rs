@@ -30,7 +30,8 @@ impl Types {
         let rows: Vec<Row> = client.stats().await?.types.into_iter().map(Row::from).collect();
         match format {
             Format::Text => {
-                let header = ["TYPE", "PAYLOAD", "WORKERS", "PENDING", "RUNNING", "COMPLETED", "FAILED"];
+                let header =
+                    ["TYPE", "PAYLOAD", "WORKERS", "PENDING", "RUNNING", "COMPLETED", "FAILED"];
                 let cells = rows.into_iter().map(|row| {
                     [
                         row.name,

@@ -31,8 +31,16 @@ impl Workers {
         let rows: Vec<Row> = client.stats().await?.workers.into_iter().map(Row::from).collect();
         match format {
             Format::Text => {
-                let header =
-                    ["WORKER", "ADDRESS", "STATUS", "TYPES", "SLOTS", "HELD", "COMPLETED", "FAILED"];
+                let header = [
+                    "WORKER",
+                    "ADDRESS",
+                    "STATUS",
+                    "TYPES",
+                    "SLOTS",
+                    "HELD",
+                    "COMPLETED",
+                    "FAILED",
+                ];
                 let cells = rows.into_iter().map(|row| {
                     [
                         row.worker,

@@ -9,7 +9,7 @@ use std::io::{self, BufRead, Read as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
@@ -79,7 +79,8 @@ impl<Source: BufRead> Batches<Source> {
 
     /// The next batch; `None` at the end of the input.
     pub(super) fn next(&mut self) -> io::Result<Option<Batch>> {
-        let mut batch = Batch { key: [0; 32], tasks: Vec::new(), lines: Vec::new(), bad: Vec::new() };
+        let mut batch =
+            Batch { key: [0; 32], tasks: Vec::new(), lines: Vec::new(), bad: Vec::new() };
         let mut bytes = 0;
         let mut lines = 0;
         let mut line = Vec::new();
@@ -184,7 +185,7 @@ impl Options {
 struct Line<'a> {
     #[serde(rename = "type", borrow)]
     type_name: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     payload: Option<&'a RawValue>,
     priority: Option<u8>,
     #[serde(borrow, default)]
@@ -197,6 +198,14 @@ struct Line<'a> {
     max_crashes: Option<u32>,
     #[serde(borrow, default)]
     encoding: Option<Cow<'a, str>>,
+}
+
+/// A null is a payload too.
+fn present<'de, Source>(source: Source) -> Result<Option<&'de RawValue>, Source::Error>
+where
+    Source: Deserializer<'de>,
+{
+    <&RawValue>::deserialize(source).map(Some)
 }
 
 /// The task of a line; `None` for an empty line.

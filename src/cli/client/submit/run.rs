@@ -21,7 +21,9 @@ use super::super::super::output;
 use super::input::{BadLine, Batch};
 use super::printer::{Ended, Line, Lines};
 use super::store::{Stored, store};
-use crate::client::{Client, Error, Event, Events, Found, GetOptions, Receipt, Task, TaskView, Watch};
+use crate::client::{
+    Client, Error, Event, Events, Found, GetOptions, Receipt, Task, TaskView, Watch,
+};
 use crate::core::id::{TaskId, Timestamp};
 use crate::core::limits;
 use crate::core::task::Status;

@@ -52,26 +52,31 @@ pub(super) async fn store(
         let Some(place) = place(problem).filter(|&place| place < tasks.len()) else {
             return Err(error);
         };
-        let culprit = tasks.get(place).map(|task| task.type_name().to_owned());
         let told = problem.replacen(&format!("tasks[{place}]"), "", 1);
         let told = told.trim_start_matches(['.', ':', ' ']);
-        let mut out = Vec::new();
-        for (at, task) in tasks.iter().enumerate() {
-            let same_type = culprit.as_deref() == Some(task.type_name());
-            if at == place || (whole_type && same_type) {
-                out.push(at);
-            }
-        }
         let mut digest = Sha256::new().chain_update(key).chain_update(b"without");
-        for at in out.into_iter().rev() {
-            tasks.remove(at);
-            let line = lines.remove(at);
+        let out = culprits(&tasks, place, whole_type);
+        for &at in &out {
+            let line = lines.get(at).copied().unwrap_or_default();
             digest.update(line.to_le_bytes());
             refused.push(BadLine { line, problem: told.to_owned() });
+        }
+        for at in out.into_iter().rev() {
+            tasks.remove(at);
+            lines.remove(at);
         }
         key = digest.finalize().into();
     }
     Ok(Stored { tasks, receipt: None, refused })
+}
+
+/// The places of the tasks to leave out, rising: the one that was named, and all
+/// of its type where that is what is wrong with it.
+fn culprits(tasks: &[Task], place: usize, whole_type: bool) -> Vec<usize> {
+    let named = tasks.get(place).map(Task::type_name);
+    let is_out =
+        |at: usize, task: &Task| at == place || (whole_type && Some(task.type_name()) == named);
+    tasks.iter().enumerate().filter(|&(at, task)| is_out(at, task)).map(|(at, _)| at).collect()
 }
 
 /// How long a full dispatcher is waited for.

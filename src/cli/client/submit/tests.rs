@@ -17,12 +17,8 @@ use crate::client::fake::Fake;
 /// Far beyond what anything here takes, also on a slow machine.
 const LONG: Duration = Duration::from_secs(60);
 
-const SETTINGS: Settings = Settings {
-    strict: false,
-    detach: false,
-    patience: Duration::from_secs(20),
-    progress: false,
-};
+const SETTINGS: Settings =
+    Settings { strict: false, detach: false, patience: Duration::from_secs(20), progress: false };
 
 // Lines.
 
@@ -134,10 +130,8 @@ fn a_key_covers_the_options_and_everything_before() {
 fn large_lines_end_a_batch_early() {
     let line = format!("{}\n", "x".repeat(3 << 20));
     let options = Options { type_name: Some("hash".to_owned()), ..Options::default() };
-    let sizes: Vec<usize> = batches(line.repeat(5).as_bytes(), options)
-        .iter()
-        .map(|batch| batch.tasks.len())
-        .collect();
+    let sizes: Vec<usize> =
+        batches(line.repeat(5).as_bytes(), options).iter().map(|batch| batch.tasks.len()).collect();
     assert_eq!(sizes, [2, 2, 1]);
 }
 
@@ -198,7 +192,8 @@ async fn lost_answers_and_broken_watches_lose_nothing() {
     let (summary, printed) = submit(&fake, &lines(1_700), SETTINGS).await;
     let summary = summary.unwrap();
     assert_eq!((summary.stored, summary.completed), (1_700, 1_700));
-    let ids: std::collections::BTreeSet<_> = printed.iter().map(|line| line["id"].as_u64()).collect();
+    let ids: std::collections::BTreeSet<_> =
+        printed.iter().map(|line| line["id"].as_u64()).collect();
     assert_eq!((ids.len(), printed.len()), (1_700, 1_700));
 }
 
