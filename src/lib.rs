@@ -5,6 +5,7 @@ pub mod client;
 pub mod clock;
 pub mod core;
 pub mod discovery;
+pub mod dispatcher;
 pub mod nameservice;
 pub mod rpc;
 pub mod security;

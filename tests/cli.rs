@@ -42,12 +42,14 @@ fn without_a_command_the_help_is_an_error() {
 
 #[test]
 fn wrong_usage_ends_with_2_and_says_why() {
-    taskgrid("client send sum [1] --priority 10").assert().code(2).stdout_eq("").stderr_eq(str![[r#"
+    taskgrid("client send sum [1] --priority 10").assert().code(2).stdout_eq("").stderr_eq(str![[
+        r#"
 error: invalid value '10' for '--priority <N>': 10 is not in 0..=9
 
 For more information, try '--help'.
 
-"#]]);
+"#
+    ]]);
 }
 
 #[test]
@@ -67,10 +69,12 @@ hint: is the grid up? `taskgrid up` starts one here; --dispatcher says where it 
 
 #[test]
 fn an_address_that_is_none_ends_with_2() {
-    taskgrid("client types --dispatcher nonsense").assert().code(2).stdout_eq("").stderr_eq(str![[r#"
+    taskgrid("client types --dispatcher nonsense").assert().code(2).stdout_eq("").stderr_eq(str![
+        [r#"
 error: "nonsense" is no address of a server: it names no port; it looks like http://host:port
 
-"#]]);
+"#]
+    ]);
 }
 
 #[test]
@@ -88,14 +92,12 @@ hint: @ names a file, - is stdin; text that begins with @ is written @@
 
 #[test]
 fn a_log_level_that_is_none_ends_with_2() {
-    taskgrid("client types --log-level taskgrid=loud")
-        .assert()
-        .code(2)
-        .stdout_eq("")
-        .stderr_eq(str![[r#"
+    taskgrid("client types --log-level taskgrid=loud").assert().code(2).stdout_eq("").stderr_eq(
+        str![[r#"
 error: "taskgrid=loud" is no log level: try info, debug, or info,taskgrid=debug
 
-"#]]);
+"#]],
+    );
 }
 
 #[test]

@@ -43,7 +43,14 @@ struct Due {
 
 impl Lanes {
     /// Adds a task that may start at `run_at`, and then must run `alone` or not.
-    pub fn insert(&mut self, lane: Lane, id: TaskId, run_at: Timestamp, now: Timestamp, alone: bool) {
+    pub fn insert(
+        &mut self,
+        lane: Lane,
+        id: TaskId,
+        run_at: Timestamp,
+        now: Timestamp,
+        alone: bool,
+    ) {
         if run_at > now {
             let before = self.due.insert((run_at, id), Due { lane, alone });
             if before.is_none() {
@@ -136,7 +143,8 @@ impl Lanes {
             ids.advance_back_to(before.0);
             ids.rev().filter(move |id| *id < before.0).take(limit).map(TaskId)
         });
-        let due = self.due.iter().filter(|(_, due)| only.is_none_or(|only| only == due.lane.type_id));
+        let due =
+            self.due.iter().filter(|(_, due)| only.is_none_or(|only| only == due.lane.type_id));
         let due = due.map(|((_, id), _)| *id).filter(|id| *id < before);
         let mut ids: Vec<TaskId> = ready.chain(due).chain(alone.copied()).collect();
         ids.sort_unstable_by(|a, b| b.cmp(a));

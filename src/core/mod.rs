@@ -24,8 +24,8 @@ pub mod leases;
 pub mod notes;
 pub mod queue;
 
+pub mod directory;
 pub mod keys;
 pub mod placement;
-pub mod retention;
-pub mod directory;
 pub mod registry;
+pub mod retention;

@@ -37,12 +37,7 @@ impl Retention {
     /// A walk that begins at the oldest event.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self {
-            policy,
-            position: Seq(0),
-            failed: VecDeque::new(),
-            oldest: Timestamp::default(),
-        }
+        Self { policy, position: Seq(0), failed: VecDeque::new(), oldest: Timestamp::default() }
     }
 
     /// Where the walk goes on: [`Retention::step`] wants the events after this place.

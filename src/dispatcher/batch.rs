@@ -82,10 +82,11 @@ impl Admission<'_> {
         for (place, task) in request.tasks.into_iter().enumerate() {
             let type_id = match &known {
                 Some((name, id)) if *name == task.r#type => *id,
-                _ => self.find_type(&task.r#type)?,
+                _ => self.find_type(&task.r#type, place)?,
             };
             let draft = self.parse_task(&task, type_id, request.group);
-            let draft = draft.map_err(|m| Malformed::new(format!("tasks[{place}].{}", m.field), m.problem))?;
+            let draft = draft
+                .map_err(|m| Malformed::new(format!("tasks[{place}].{}", m.field), m.problem))?;
             bytes += u64::from(draft.spec.payload_bytes);
             drafts.push(draft);
             known = Some((task.r#type, type_id));
@@ -93,19 +94,25 @@ impl Admission<'_> {
         Ok(Batch { drafts, key, bytes })
     }
 
-    fn find_type(&self, name: &str) -> Result<TypeId, Status> {
+    fn find_type(&self, name: &str, place: usize) -> Result<TypeId, Status> {
         if let Some(id) = self.types.find(name) {
             return Ok(id);
         }
         if self.complete {
-            return Err(Status::not_found(self.types.explain_unknown(name)));
+            let problem = self.types.explain_unknown(name);
+            return Err(Status::not_found(format!("tasks[{place}].type: {problem}")));
         }
         Err(Status::unavailable(format!(
             "task type {name:?} is not known yet: the workers have not all been heard of; try again"
         )))
     }
 
-    fn parse_task(&self, task: &v1::NewTask, type_id: TypeId, group: u64) -> Result<Draft, Malformed> {
+    fn parse_task(
+        &self,
+        task: &v1::NewTask,
+        type_id: TypeId,
+        group: u64,
+    ) -> Result<Draft, Malformed> {
         let payload_bytes = u32::try_from(task.payload.len()).unwrap_or(u32::MAX);
         if u64::from(payload_bytes) > self.max_payload {
             let problem = format!(
@@ -120,9 +127,8 @@ impl Admission<'_> {
         }
         let priority = task.priority.unwrap_or(limits::PRIORITY_DEFAULT.into());
         let priority = u8::try_from(priority).ok().filter(|p| *p <= limits::PRIORITY_LEAST);
-        let priority = priority.ok_or_else(|| {
-            Malformed::new("priority", "a priority is 0 (most urgent) to 9")
-        })?;
+        let priority = priority
+            .ok_or_else(|| Malformed::new("priority", "a priority is 0 (most urgent) to 9"))?;
         let delay = Duration::from_millis(task.delay_ms);
         if delay > limits::DELAY {
             return Err(Malformed::new("delay_ms", "a task is delayed by at most ten years"));
@@ -153,7 +159,8 @@ impl Admission<'_> {
 /// Takes the key out of a request; the digest is over what remains.
 fn parse_key(request: &mut v1::SubmitRequest) -> Result<Option<Key>, Malformed> {
     if request.key.len() > limits::KEY_BYTES {
-        let problem = format!("{} bytes; a key has at most {}", request.key.len(), limits::KEY_BYTES);
+        let problem =
+            format!("{} bytes; a key has at most {}", request.key.len(), limits::KEY_BYTES);
         return Err(Malformed::new("key", problem));
     }
     let key = std::mem::take(&mut request.key);

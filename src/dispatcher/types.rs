@@ -58,7 +58,8 @@ impl Types {
         if let Some(id) = self.by_name.get(name) {
             return Some(*id);
         }
-        (self.list.len() < limits::TYPES).then(|| u32::try_from(self.list.len()).ok().map(TypeId))?
+        (self.list.len() < limits::TYPES)
+            .then(|| u32::try_from(self.list.len()).ok().map(TypeId))?
     }
 
     /// Adds a type or changes its definition. The places are without gaps.

@@ -88,7 +88,8 @@ fn task(name: &str, payload: &'static [u8]) -> v1::NewTask {
 
 fn types() -> Types {
     let mut types = Types::default();
-    for (place, name, payload) in [(0, "hash", PayloadKind::Bytes), (1, "upper", PayloadKind::Text)] {
+    for (place, name, payload) in [(0, "hash", PayloadKind::Bytes), (1, "upper", PayloadKind::Text)]
+    {
         let checker = Arc::new(Checker::compile(&payload).unwrap());
         let definition = TaskType { name: name.parse().unwrap(), payload };
         types.learn(TypeId(place), Known { definition, checker });

@@ -219,7 +219,12 @@ impl Scheduler {
     }
 }
 
-fn assignment(note: &LeaseNote, type_index: u32, payload: Bytes, timeout_ms: u64) -> v1::Assignment {
+fn assignment(
+    note: &LeaseNote,
+    type_index: u32,
+    payload: Bytes,
+    timeout_ms: u64,
+) -> v1::Assignment {
     v1::Assignment {
         task_id: note.id.0,
         sequence: note.token.sequence,

@@ -73,8 +73,12 @@ impl Scheduler {
     /// Applies an event and puts it into the open group.
     pub(super) fn record(&mut self, event: TaskEvent, result: Bytes) {
         self.tally.count(&event);
+        let is_end = event.change.status().is_terminal();
+        if is_end && self.queue.progress(event.id).runs_alone(&event.spec) {
+            self.fleet.give_up(event.id);
+        }
         self.queue.apply(&event, self.last_turn);
-        if event.change.status().is_terminal() {
+        if is_end {
             self.staged.remove(event.id);
         }
         self.open.group.entries.push(Entry { event: Event::Changed(event), bytes: result });
@@ -105,7 +109,10 @@ impl Scheduler {
 
     /// A group is durable: everything that waited for it happens. After an error
     /// nothing does: what is durable is unknown, and a restart will tell.
-    pub(super) fn on_committed(&mut self, done: Result<(), store::Error>) -> Result<(), store::Error> {
+    pub(super) fn on_committed(
+        &mut self,
+        done: Result<(), store::Error>,
+    ) -> Result<(), store::Error> {
         done?;
         let Some(InFlight { group, open }) = self.in_flight.take() else { return Ok(()) };
         if let Some(end) = open.ids_end {

@@ -30,6 +30,8 @@ pub(crate) enum Message {
     Retry { tasks: Vec<Again>, reply: oneshot::Sender<Vec<Snapshot>> },
     /// Ids by how they stand, newest first.
     List { listing: Listing, reply: oneshot::Sender<Vec<Snapshot>> },
+    /// The end of the log.
+    End { reply: oneshot::Sender<Seq> },
     /// The numbers.
     Stats { reply: oneshot::Sender<v1::StatsResponse> },
     /// Types that workers registered.
@@ -59,8 +61,9 @@ pub(crate) struct Receipt {
     pub(crate) count: u32,
     /// The place in the log before it.
     pub(crate) cursor: Seq,
-    /// It had been stored before, under the same key.
-    pub(crate) duplicate: bool,
+    /// When the tasks were accepted; `None` if they had been stored before, under
+    /// the same key.
+    pub(crate) created: Option<Timestamp>,
 }
 
 /// A batch is not stored.
@@ -73,7 +76,9 @@ pub(crate) enum Refusal {
     #[error("too many idempotency keys are remembered; submit without a key, or later")]
     KeysFull,
     /// The queue has its number of tasks.
-    #[error("the queue is full: {live} tasks wait or run, at most {most} may (--max-queued); try later")]
+    #[error(
+        "the queue is full: {live} tasks wait or run, at most {most} may (--max-queued); try later"
+    )]
     TooMany { live: u64, most: u64 },
     /// The queue has its bytes.
     #[error(

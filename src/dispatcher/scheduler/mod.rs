@@ -37,7 +37,8 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub(crate) use message::{
-    Ended, Handle, Join, Joined, Listing, Message, Receipt, Refusal, Running, Snapshot,
+    Again, Ended, Gone, Handle, Join, Listing, Message, Refusal, Report, Running, Settlement,
+    Snapshot,
 };
 
 use self::assign::{Gate, Unnoted};
@@ -251,6 +252,7 @@ impl Scheduler {
             Message::Retry { tasks, reply } => self.retry(tasks, reply),
             Message::List { listing, reply } => self.list(&listing, reply),
             Message::Stats { reply } => self.stats(reply),
+            Message::End { reply } => self.end(reply),
             Message::Learn { types } => self.learn(types),
             Message::Endpoints { endpoints, complete } => {
                 self.tally.set_endpoints(endpoints, complete);

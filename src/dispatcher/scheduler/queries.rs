@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use super::Scheduler;
 use super::group::Effect;
 use super::message::{Again, Listing, Running, Snapshot};
-use crate::core::id::TaskId;
+use crate::core::id::{Seq, TaskId};
 use crate::core::queue::{Command, Standing};
 use crate::core::task::{Spec, Status};
 use crate::wire::v1;
@@ -87,6 +87,13 @@ impl Scheduler {
         stats.uptime_ms = self.tally.uptime_ms(self.last_turn);
         // Numbers are of this moment: they depend on no commit.
         drop(reply.send(stats));
+    }
+
+    /// The end of the log. What is not yet durable is told by a watch from there.
+    pub(super) fn end(&self, reply: oneshot::Sender<Seq>) {
+        let end = Seq(self.queue.next_seq().0.saturating_sub(1));
+        // A caller that has left needs no answer.
+        reply.send(end).ok();
     }
 
     fn snapshot(&mut self, id: TaskId, wait: bool) -> Snapshot {

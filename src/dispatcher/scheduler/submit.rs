@@ -30,7 +30,7 @@ impl Scheduler {
                 Lookup::New => {}
                 Lookup::Same(known) => {
                     let KeyedBatch { first, count, cursor, .. } = known;
-                    return Ok(Receipt { first, count, cursor, duplicate: true });
+                    return Ok(Receipt { first, count, cursor, created: None });
                 }
                 Lookup::Other => return Err(Refusal::KeyConflict),
                 Lookup::Full => return Err(Refusal::KeysFull),
@@ -44,7 +44,7 @@ impl Scheduler {
         if let Some(key) = &batch.key {
             self.remember(key, first, count, cursor, now);
         }
-        Ok(Receipt { first, count, cursor, duplicate: false })
+        Ok(Receipt { first, count, cursor, created: Some(now) })
     }
 
     fn check_room(&self, count: u32, bytes: u64) -> Result<(), Refusal> {

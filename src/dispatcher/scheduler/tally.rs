@@ -128,7 +128,11 @@ impl Tally {
     }
 
     /// Takes over what the nameservice says of the workers.
-    pub(super) fn set_endpoints(&mut self, endpoints: BTreeMap<String, v1::Health>, complete: bool) {
+    pub(super) fn set_endpoints(
+        &mut self,
+        endpoints: BTreeMap<String, v1::Health>,
+        complete: bool,
+    ) {
         self.health = endpoints;
         self.directory_complete = complete;
         self.forget_absent();

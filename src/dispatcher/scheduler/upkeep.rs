@@ -65,8 +65,8 @@ impl Scheduler {
         let has_leases = self.queue.leases.count() > 0;
         let sweep = has_leases.then_some(self.next_sweep);
         let waiters = (!self.waiters.is_empty()).then_some(self.next_slow);
-        let trim = (!self.trimming && self.queue.ended.count() > 0)
-            .then(|| self.retention.next_by_age());
+        let trim =
+            (!self.trimming && self.queue.ended.count() > 0).then(|| self.retention.next_by_age());
         let due = self.queue.lanes.next_due();
         let times = [sweep, waiters, trim, due, self.keys.next_end(), self.gate.opens_at(now)];
         times.into_iter().flatten().min().unwrap_or(now.plus(SLOW)).max(now.plus(MILLI))

@@ -201,10 +201,12 @@ impl Desk {
         self.rung = false;
         let outcomes = self.next_outcomes();
         let leases = &self.leases;
-        let runs = |token: &Token| {
-            leases.get(token).is_some_and(|lease| matches!(lease.stage, Stage::Running(_)))
+        let runs = |token: Token| {
+            let lease = leases.get(&token)?;
+            let started = v1::Started { task_id: lease.task.0, token: Some(token.into()) };
+            matches!(lease.stage, Stage::Running(_)).then_some(started)
         };
-        let started = self.unsaid.starts.drain(..).filter(runs).map(v1::Token::from).collect();
+        let started = self.unsaid.starts.drain(..).filter_map(runs).collect();
         let progress = std::mem::take(&mut self.unsaid.progress)
             .into_iter()
             .map(|(token, message)| v1::Progress { token: Some(token.into()), message })

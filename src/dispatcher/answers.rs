@@ -1,0 +1,245 @@
+//! Tasks as their readers see them: what memory knows of them, joined with what the
+//! store has.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tonic::Status;
+
+use super::scheduler::{Ended, Running, Snapshot};
+use super::types::Types;
+use crate::core::event::TaskEvent;
+use crate::core::id::{Seq, TaskId, Timestamp};
+use crate::core::limits;
+use crate::core::queue::Standing;
+use crate::core::task::{self, Change, Spec};
+use crate::store::{self, Store, StoredEvent};
+use crate::wire::v1::{self, found::Answer};
+
+/// Lines of a story that are told: the newest.
+const STORY: usize = 1_000;
+
+/// How much of a task is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) payload: bool,
+    pub(super) result: bool,
+    pub(super) story: bool,
+}
+
+/// A task to tell about: how it stands, and the event that ended it, if that is at
+/// hand.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) snapshot: Snapshot,
+    pub(super) ended: Option<Ended>,
+}
+
+/// Answers for each task, in the order asked; cut before they grow too large.
+pub(super) async fn found(
+    store: Arc<dyn Store>,
+    types: Arc<Types>,
+    asked: Vec<Asked>,
+    wanted: Wanted,
+) -> Result<Vec<v1::Found>, Status> {
+    let read = move || Reader { store: store.as_ref(), types: &types, wanted }.all(asked);
+    let read = tokio::task::spawn_blocking(read).await;
+    let read = read.map_err(|panic| Status::internal(format!("reading panicked: {panic}")))?;
+    read.map_err(|error| Status::internal(error.to_string()))
+}
+
+struct Reader<'a> {
+    store: &'a dyn Store,
+    types: &'a Types,
+    wanted: Wanted,
+}
+
+impl Reader<'_> {
+    fn all(&self, asked: Vec<Asked>) -> Result<Vec<v1::Found>, store::Error> {
+        let mut answers = Vec::with_capacity(asked.len());
+        let mut bytes = 0;
+        for asked in asked {
+            let answer = self.one(asked)?;
+            if let Answer::Task(task) = &answer {
+                bytes += task.payload.len() + task.result.as_ref().map_or(0, Bytes::len);
+            }
+            if bytes > limits::ANSWER_BYTES && !answers.is_empty() {
+                break;
+            }
+            answers.push(v1::Found { answer: Some(answer) });
+        }
+        Ok(answers)
+    }
+
+    fn one(&self, asked: Asked) -> Result<Answer, store::Error> {
+        let Snapshot { id, given, standing, running, .. } = asked.snapshot;
+        let absent = if given { Answer::Expired(id.0) } else { Answer::NotFound(id.0) };
+        let (spec, last) = match (asked.ended, standing) {
+            (Some(Ended { event, result }), _) => (event.spec, Some(StoredEvent { event, result })),
+            (None, Standing::Absent) => return Ok(absent),
+            (None, Standing::Ended(_, place)) => match self.event(place)? {
+                Some(stored) => (stored.event.spec, Some(stored)),
+                None => return Ok(absent),
+            },
+            (None, Standing::Pending(..) | Standing::Running) => {
+                let Some(row) = self.store.tasks(&[id])?.into_iter().next().flatten() else {
+                    return Ok(absent);
+                };
+                let last = match (standing, &running) {
+                    (Standing::Pending(progress, _), _) => progress.last,
+                    (_, Some(running)) => running.last,
+                    _ => None,
+                };
+                (row.spec, last.map(|place| self.event(place)).transpose()?.flatten())
+            }
+        };
+        let mut task = self.task(id, &spec, standing, running.as_ref(), last.as_ref());
+        if self.wanted.payload {
+            let row = self.store.tasks(&[id])?.into_iter().next().flatten();
+            task.payload = row.map(|row| row.payload).unwrap_or_default();
+        }
+        let story = self.story(last.as_ref(), self.wanted.story)?;
+        let told = story.iter().map(|line| line.attempt).max().unwrap_or(0);
+        task.attempts = task.attempts.max(told);
+        if self.wanted.story {
+            task.story = story;
+            task.story.extend(running.as_ref().map(under_way));
+        }
+        Ok(Answer::Task(task))
+    }
+
+    fn task(
+        &self,
+        id: TaskId,
+        spec: &Spec,
+        standing: Standing,
+        running: Option<&Running>,
+        last: Option<&StoredEvent>,
+    ) -> v1::Task {
+        let mut task = v1::Task {
+            id: id.0,
+            r#type: self.types.name(spec.type_id).to_owned(),
+            timestamp_created: time(spec.created),
+            timestamp_run_at: time(spec.run_at),
+            priority: spec.priority.into(),
+            max_attempts: spec.max_attempts,
+            max_crashes: spec.max_crashes,
+            timeout_ms: spec.timeout_ms,
+            group: spec.group,
+            ..v1::Task::default()
+        };
+        if let Some(StoredEvent { event, result }) = last {
+            task.set_status(event.change.status().into());
+            event.change.error().clone_into(&mut task.error);
+            if let Some(attempt) = &event.attempt {
+                task.attempts = attempt.number;
+                task.worker = attempt.worker.to_string();
+            }
+            if event.change.status().is_terminal() {
+                task.timestamp_completed = Some(time(event.at));
+                task.set_reason(reason(&event.change));
+            }
+            if event.change == Change::Completed && self.wanted.result {
+                task.result = Some(result.clone());
+            }
+        } else {
+            task.set_status(v1::Status::Pending);
+        }
+        if let Standing::Pending(progress, run_at) = standing {
+            task.attempts = task.attempts.max(progress.attempts);
+            if last.is_none_or(|last| !last.event.change.status().is_terminal()) {
+                task.timestamp_run_at = time(run_at.unwrap_or(spec.run_at));
+            }
+        }
+        if let (Some(running), false) = (running, is_terminal(last)) {
+            task.set_status(v1::Status::Running);
+            task.attempts = running.attempt;
+            task.worker = running.worker.to_string();
+        }
+        task
+    }
+
+    /// The lines of a task's story that have ended, oldest first; only the newest
+    /// ones up to an attempt, unless the whole is wanted.
+    fn story(
+        &self,
+        last: Option<&StoredEvent>,
+        whole: bool,
+    ) -> Result<Vec<v1::Attempt>, store::Error> {
+        let mut lines = Vec::new();
+        let mut next = last.map(|stored| stored.event.clone());
+        while let Some(event) = next {
+            lines.push(line(&event));
+            if lines.len() >= STORY || (!whole && event.attempt.is_some()) {
+                break;
+            }
+            let previous = event.previous.map(|place| self.event(place)).transpose()?.flatten();
+            next = previous.map(|stored| stored.event).filter(|earlier| earlier.id == event.id);
+        }
+        lines.reverse();
+        Ok(lines)
+    }
+
+    fn event(&self, place: Seq) -> Result<Option<StoredEvent>, store::Error> {
+        Ok(self.store.events(&[place])?.into_iter().next().flatten())
+    }
+}
+
+/// An event as a watch tells it.
+pub(super) fn event(event: &TaskEvent, result: Option<&Bytes>, types: &Types) -> v1::TaskEvent {
+    let attempt = event.attempt.as_ref();
+    let mut told = v1::TaskEvent {
+        id: event.id.0,
+        attempt: attempt.map_or(0, |attempt| attempt.number),
+        timestamp: time(event.at),
+        result: result.filter(|_| event.change == Change::Completed).cloned(),
+        error: event.change.error().to_owned(),
+        worker: attempt.map(|attempt| attempt.worker.to_string()).unwrap_or_default(),
+        r#type: types.name(event.spec.type_id).to_owned(),
+        timestamp_created: time(event.spec.created),
+        ..v1::TaskEvent::default()
+    };
+    told.set_status(event.change.status().into());
+    told.set_reason(reason(&event.change));
+    told
+}
+
+fn line(event: &TaskEvent) -> v1::Attempt {
+    let attempt = event.attempt.as_ref();
+    let mut line = v1::Attempt {
+        attempt: attempt.map_or(0, |attempt| attempt.number),
+        worker: attempt.map(|attempt| attempt.worker.to_string()).unwrap_or_default(),
+        timestamp_started: attempt.map(|attempt| time(attempt.leased)),
+        timestamp_ended: Some(time(event.at)),
+        error: event.change.error().to_owned(),
+        run_us: attempt.map_or(0, |attempt| attempt.run_us),
+        ..v1::Attempt::default()
+    };
+    line.set_status(event.change.status().into());
+    line.set_reason(reason(&event.change));
+    line
+}
+
+fn under_way(running: &Running) -> v1::Attempt {
+    let mut line = v1::Attempt {
+        attempt: running.attempt,
+        worker: running.worker.to_string(),
+        timestamp_started: Some(time(running.leased)),
+        ..v1::Attempt::default()
+    };
+    line.set_status(v1::Status::Running);
+    line
+}
+
+fn is_terminal(last: Option<&StoredEvent>) -> bool {
+    last.is_some_and(|last| last.event.change.status().is_terminal())
+}
+
+fn reason(change: &Change) -> v1::Reason {
+    change.reason().map_or(v1::Reason::Unspecified, task::Reason::into)
+}
+
+/// A moment on the wire.
+pub(super) fn time(at: Timestamp) -> i64 {
+    i64::try_from(at.0).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,275 @@
+//! Links to workers: for each worker that the nameservice names, one task that
+//! dials it, holds a session, and dials again when that is lost.
+//!
+//! A live session outranks the registry: a link ends only when its session is lost
+//! and the worker is no longer registered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::reports;
+use super::scheduler::{Gone, Handle, Join, Message};
+use super::types::Known;
+use crate::core::id::{Epoch, TaskId, millis};
+use crate::core::payload::Checker;
+use crate::core::placement::Member;
+use crate::core::queue::Claim;
+use crate::core::task::Holder;
+use crate::core::task_type::TaskType;
+use crate::discovery::View;
+use crate::rpc::{self, Backoff};
+use crate::shutdown::Shutdown;
+use crate::store::Store;
+use crate::wire::Malformed;
+use crate::wire::registration::worker_name;
+use crate::wire::v1::worker_client::WorkerClient;
+use crate::wire::v1::{self, session_request, session_response};
+
+/// What every link needs.
+#[derive(Debug)]
+pub(crate) struct Links {
+    /// The loop that owns the tasks.
+    pub(crate) handle: Handle,
+    /// Who is registered.
+    pub(crate) view: watch::Receiver<Arc<View>>,
+    /// Tells what the log has of the tasks that a worker says it holds.
+    pub(crate) store: Arc<dyn Store>,
+    /// Names this dispatcher across its restarts.
+    pub(crate) dispatcher_id: String,
+    /// This boot.
+    pub(crate) epoch: Epoch,
+    /// A session that is silent for so long is over.
+    pub(crate) lease: Duration,
+    /// Bytes of the largest payload, and of the largest result.
+    pub(crate) max_payload: u64,
+    /// Numbers the sessions of this boot.
+    pub(crate) sessions: AtomicU64,
+}
+
+/// Why a session ended, or did not begin.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error(transparent)]
+    Address(#[from] rpc::Error),
+    #[error("the worker answered with {:?}: {}", .0.code(), .0.message())]
+    Status(#[from] Status),
+    #[error("the worker was silent for too long")]
+    Silent,
+    #[error("the worker ended the session")]
+    Closed,
+    #[error("the worker said something malformed: {0}")]
+    Malformed(#[from] Malformed),
+    #[error("the worker there is {found}")]
+    Another { found: Arc<str> },
+    #[error(transparent)]
+    Gone(#[from] Gone),
+    #[error("reading the store: {0}")]
+    Store(String),
+}
+
+impl Links {
+    /// Keeps links to all registered workers until the shutdown.
+    pub(crate) async fn run(self, shutdown: Shutdown) {
+        let links = Arc::new(self);
+        let mut view = links.view.clone();
+        let mut running = JoinSet::new();
+        let mut linked: BTreeSet<Arc<str>> = BTreeSet::new();
+        loop {
+            let current = view.borrow_and_update().clone();
+            if links.tell_directory(&current).await.is_err() {
+                break;
+            }
+            for worker in current.endpoints.keys() {
+                if linked.insert(worker.clone()) {
+                    let (links, worker) = (links.clone(), worker.clone());
+                    running.spawn(async move {
+                        links.keep(&worker).await;
+                        worker
+                    });
+                }
+            }
+            tokio::select! {
+                changed = view.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                }
+                Some(ended) = running.join_next() => {
+                    if let Ok(worker) = ended {
+                        linked.remove(&worker);
+                    }
+                }
+                () = shutdown.begun() => break,
+            }
+        }
+        running.shutdown().await;
+    }
+
+    /// Tells the loop which types and workers are registered.
+    async fn tell_directory(&self, view: &View) -> Result<(), Gone> {
+        let known = self.handle.types();
+        let mut news: BTreeMap<_, Known> = BTreeMap::new();
+        for endpoint in view.endpoints.values() {
+            for definition in &endpoint.registration.types {
+                if !known.knows(definition)
+                    && let Ok(known) = compile(definition.clone())
+                {
+                    news.insert(definition.name.clone(), known);
+                }
+            }
+        }
+        if !news.is_empty() {
+            self.handle.tell(Message::Learn { types: news.into_values().collect() }).await?;
+        }
+        let health = view.endpoints.iter();
+        let endpoints = health.map(|(id, e)| (id.to_string(), e.health.into())).collect();
+        self.handle.tell(Message::Endpoints { endpoints, complete: view.complete }).await
+    }
+
+    /// Holds sessions with one worker, one after the other, for as long as it is
+    /// registered.
+    async fn keep(&self, worker: &Arc<str>) {
+        let mut backoff = Backoff::new();
+        loop {
+            let address =
+                self.view.borrow().endpoints.get(worker).map(|e| e.registration.address.clone());
+            let Some(address) = address else { return };
+            let mut stood = false;
+            match self.session(worker, &address, &mut stood).await {
+                Ok(()) | Err(Lost::Gone(_)) => return,
+                Err(lost) if stood => {
+                    tracing::info!(%worker, %address, %lost, "session lost");
+                    backoff.reset();
+                }
+                Err(lost) => tracing::debug!(%worker, %address, %lost, "no session"),
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    /// One session, from hello to its end.
+    async fn session(
+        &self,
+        worker: &Arc<str>,
+        address: &Arc<str>,
+        stood: &mut bool,
+    ) -> Result<(), Lost> {
+        let (frames, requests) = mpsc::unbounded_channel();
+        let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        let bytes = rpc::message_bytes(self.max_payload);
+        let mut client = WorkerClient::new(rpc::channel(address)?)
+            .max_decoding_message_size(bytes)
+            .max_encoding_message_size(bytes);
+        let hello = session_request::Frame::Hello(v1::DispatcherHello {
+            dispatcher_id: self.dispatcher_id.clone(),
+            epoch: Some(self.epoch.into()),
+            session,
+            lease_ms: millis(self.lease),
+            max_result_bytes: self.max_payload,
+        });
+        // The receiving end is in this function.
+        drop(frames.send(v1::SessionRequest { frame: Some(hello) }));
+        let patience = rpc::CONNECT_TIMEOUT + rpc::CALL_TIMEOUT;
+        let opening = client.session(UnboundedReceiverStream::new(requests));
+        let opened = timeout(patience, opening).await.map_err(|_| Lost::Silent)?;
+        let mut reports = opened?.into_inner();
+        let first = timeout(patience, reports.message()).await.map_err(|_| Lost::Silent)?;
+        let Some(session_response::Frame::Hello(hello)) = first?.and_then(|first| first.frame)
+        else {
+            return Err(Malformed::new("hello", "the first message is no hello").into());
+        };
+        let join = self.parse_hello(hello, address, session, frames).await?;
+        if join.holder.worker != *worker {
+            return Err(Lost::Another { found: join.holder.worker });
+        }
+        let joined = self.handle.ask(|reply| Message::Join { join, reply }).await?;
+        *stood = true;
+        let ended = self.listen(joined.member, &mut reports).await;
+        self.handle.tell(Message::Leave { member: joined.member }).await?;
+        ended
+    }
+
+    async fn listen(
+        &self,
+        member: Member,
+        reports: &mut Streaming<v1::SessionResponse>,
+    ) -> Result<(), Lost> {
+        loop {
+            let message = timeout(self.lease, reports.message()).await.map_err(|_| Lost::Silent)?;
+            let Some(message) = message? else { return Err(Lost::Closed) };
+            match message.frame {
+                Some(session_response::Frame::Report(report)) => {
+                    let report = reports::parse(report)?;
+                    self.handle.tell(Message::Report { member, report }).await?;
+                }
+                Some(session_response::Frame::Hello(_)) => {
+                    return Err(Malformed::new("hello", "a second hello").into());
+                }
+                // A frame of a later version: nothing that this one could act on.
+                None => {}
+            }
+        }
+    }
+
+    async fn parse_hello(
+        &self,
+        hello: v1::WorkerHello,
+        address: &Arc<str>,
+        session: u64,
+        frames: mpsc::UnboundedSender<v1::SessionRequest>,
+    ) -> Result<Join, Lost> {
+        if hello.slots == 0 {
+            return Err(Malformed::new("hello.slots", "a worker has at least one slot").into());
+        }
+        let types = hello.types.into_iter().map(|message| compile(TaskType::try_from(message)?));
+        let types = types.collect::<Result<Vec<_>, Malformed>>()?;
+        let claims = self.parse_claims(hello.held).await?;
+        let worker = worker_name(hello.worker_id)?;
+        Ok(Join {
+            holder: Holder { worker, incarnation: hello.incarnation },
+            address: address.clone(),
+            types,
+            slots: hello.slots,
+            claims,
+            draining: hello.draining,
+            frames,
+            session,
+        })
+    }
+
+    async fn parse_claims(&self, held: Vec<v1::HeldLease>) -> Result<Vec<Claim>, Lost> {
+        if held.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<TaskId> = held.iter().map(|lease| TaskId(lease.task_id)).collect();
+        let store = self.store.clone();
+        let rows = tokio::task::spawn_blocking(move || store.tasks(&ids)).await;
+        let rows = rows.map_err(|panic| Lost::Store(panic.to_string()))?;
+        let rows = rows.map_err(|error| Lost::Store(error.to_string()))?;
+        let claims = held.into_iter().zip(rows).map(|(lease, row)| {
+            let token = lease.token.ok_or_else(|| Malformed::new("held.token", "missing"))?;
+            Ok(Claim {
+                id: TaskId(lease.task_id),
+                token: token.try_into()?,
+                attempt: lease.attempt,
+                started: lease.started,
+                spec: row.map(|row| row.spec),
+            })
+        });
+        Ok(claims.collect::<Result<_, Malformed>>()?)
+    }
+}
+
+fn compile(definition: TaskType) -> Result<Known, Malformed> {
+    let checker = Checker::compile(&definition.payload)
+        .map_err(|bad| Malformed::new("types.json_schema", bad.to_string()))?;
+    Ok(Known { definition, checker: Arc::new(checker) })
+}

@@ -1,0 +1,242 @@
+//! The dispatcher: stores tasks durably, has workers run them, keeps their results.
+//!
+//! ```text
+//!  client ─▶ service ─▶ batch (parse) ─▶ scheduler ─▶ store (committer)
+//!                                          │   ▲
+//!  nameservice ─▶ discovery ─▶ links ◀─────┘   │ reports
+//!                                └─▶ worker ───┘
+//! ```
+//!
+//! The [`scheduler`] is the one loop that owns all tasks; everything else here
+//! parses what comes in and tells what came out. To follow a task, read `service`,
+//! `batch`, `scheduler/submit`, `scheduler/assign`, `links`, `scheduler/outcomes`.
+
+mod answers;
+mod batch;
+mod links;
+mod recovery;
+mod reports;
+mod scheduler;
+mod service;
+mod types;
+mod watch;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use rand::Rng as _;
+use tonic::service::Routes;
+
+use self::links::Links;
+use self::scheduler::{Handle, Rules, Scheduler};
+use self::service::Service;
+use self::watch::Cursors;
+use crate::clock::Clock;
+use crate::core::id::Epoch;
+use crate::core::limits;
+use crate::core::retention::Policy;
+use crate::discovery::Directory;
+use crate::rpc::{self, Listen, Listener, ServeLimits};
+use crate::shutdown::Shutdown;
+use crate::store::{self, Durability, Embedded, Memory, Store};
+use crate::wire::v1::dispatcher_server::DispatcherServer;
+
+/// Streams of one connection: waits of a client that waits for many tasks at once.
+const STREAMS: u32 = 1_024;
+
+/// How a dispatcher runs.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where it listens; port 50052 by convention.
+    pub listen: Listen,
+    /// The nameservices, each `http://host:port` or `host:port`.
+    pub nameservices: Vec<String>,
+    /// Where tasks and results are kept.
+    pub storage: Storage,
+    /// A worker that is silent for so long loses its leases: 500 ms to an hour, 10 s
+    /// unless chosen. A shorter one moves the tasks of a lost worker sooner and
+    /// mistakes more slow networks for lost workers.
+    pub lease: Duration,
+    /// How long ended tasks are kept. 24 h.
+    pub retain: Duration,
+    /// How many completed and cancelled tasks are kept. 10 million.
+    pub retain_tasks: u64,
+    /// Bytes of the largest payload, and of the largest result. 4 MiB, at most 64 MiB.
+    pub max_payload: u64,
+    /// Tasks that may wait and run; more are refused.
+    pub max_queued: u64,
+    /// Bytes of payloads that may wait and run; more are refused.
+    pub max_queued_bytes: u64,
+    /// How long open calls may take to end once shutdown has begun. 10 s.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: Listen { port: 50_052, ..Listen::default() },
+            nameservices: vec!["http://127.0.0.1:50051".to_owned()],
+            storage: Storage::Memory,
+            lease: Duration::from_secs(10),
+            retain: limits::RETAIN,
+            retain_tasks: limits::RETAIN_TASKS,
+            max_payload: limits::PAYLOAD_BYTES,
+            max_queued: limits::QUEUED_TASKS,
+            max_queued_bytes: limits::QUEUED_BYTES,
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Where tasks and results are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Storage {
+    /// In this process only: for tests.
+    Memory,
+    /// In files of a directory that belongs to this dispatcher alone.
+    Directory {
+        /// The directory; made if it is missing.
+        path: PathBuf,
+        /// What a receipt survives.
+        durability: Durability,
+    },
+}
+
+/// A dispatcher could not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The port could not be bound, or an address cannot be dialled.
+    #[error(transparent)]
+    Rpc(#[from] rpc::Error),
+    /// The store could not be opened, or failed: what was receipted is safe, and a
+    /// restart reads what is there.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The lease is out of bounds.
+    #[error("a lease of {0:?} is not within {min:?} to {max:?}", min = limits::LEASE.start(), max = limits::LEASE.end())]
+    Lease(Duration),
+    /// The system gave no thread, or one panicked: a bug.
+    #[error("cannot run the dispatcher: {0}")]
+    Thread(String),
+}
+
+/// A dispatcher whose port is bound and whose store is open.
+#[derive(Debug)]
+pub struct Dispatcher {
+    listener: Listener,
+    store: Arc<dyn Store>,
+    scheduler: Scheduler,
+    handle: Handle,
+    directory: Directory,
+    epoch: Epoch,
+    cursors: Cursors,
+    config: Config,
+}
+
+impl Dispatcher {
+    /// Binds the port, opens the store and reads what it holds.
+    pub async fn bind(config: Config) -> Result<Self, Error> {
+        if !limits::LEASE.contains(&config.lease) {
+            return Err(Error::Lease(config.lease));
+        }
+        let listener = rpc::bind(&config.listen)?;
+        let clock = Clock::start();
+        let policy = Policy {
+            age: config.retain,
+            tasks: config.retain_tasks,
+            failed: limits::RETAIN_FAILED,
+        };
+        let (storage, lease) = (config.storage.clone(), config.lease);
+        // Opening checks every page, and reading takes as long as there are tasks.
+        let opened = tokio::task::spawn_blocking(move || {
+            let store = open(&storage)?;
+            let now = clock.now();
+            let nonce = rand::rng().next_u64();
+            let restored = recovery::restore(store.as_ref(), policy, now, now.plus(lease), nonce)?;
+            Ok::<_, store::Error>((store, restored))
+        });
+        let (store, restored) =
+            opened.await.map_err(|panic| Error::Thread(panic.to_string()))??;
+        let (epoch, cursors) = (restored.epoch, Cursors { store_id: restored.store_id });
+        tracing::info!(
+            boot = epoch.boot,
+            live = restored.queue.live(),
+            kept = restored.queue.ended.count(),
+            workers = restored.workers.len(),
+            "store opened"
+        );
+        let rules = Rules {
+            lease: config.lease,
+            max_queued: config.max_queued,
+            max_queued_bytes: config.max_queued_bytes,
+        };
+        let (scheduler, handle) = Scheduler::new(rules, clock, store.clone(), restored)
+            .map_err(|error| Error::Thread(error.to_string()))?;
+        let directory = Directory::new(&config.nameservices, clock)?;
+        Ok(Self { listener, store, scheduler, handle, directory, epoch, cursors, config })
+    }
+
+    /// Where it listens, with the real port.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.listener.addr()
+    }
+
+    /// Serves until `shutdown` begins and at most the drain timeout longer, or until
+    /// the store fails.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        let Self { listener, store, scheduler, handle, directory, epoch, cursors, config } = self;
+        // The parts end with the role, whichever of them ends first.
+        let parts = shutdown.child();
+        let view = directory.view();
+        let links = Links {
+            handle: handle.clone(),
+            view: view.clone(),
+            store: store.clone(),
+            dispatcher_id: format!("{:016x}", cursors.store_id),
+            epoch,
+            lease: config.lease,
+            max_payload: config.max_payload,
+            sessions: AtomicU64::new(0),
+        };
+        let service = Service {
+            handle,
+            store,
+            view,
+            cursors,
+            max_payload: config.max_payload,
+            shutdown: parts.clone(),
+        };
+        let bytes = rpc::message_bytes(config.max_payload);
+        let server = DispatcherServer::new(service)
+            .max_decoding_message_size(bytes)
+            .max_encoding_message_size(bytes);
+        let limits = ServeLimits { streams: STREAMS, ..ServeLimits::default() };
+        let serving =
+            rpc::serve(listener, Routes::new(server), limits, parts.clone(), config.drain_timeout);
+        let directory = tokio::spawn(directory.run(parts.clone()));
+        let links = tokio::spawn(links.run(parts.clone()));
+        let scheduling = tokio::spawn(scheduler.run(parts.clone()));
+        let scheduling = async {
+            let ended = scheduling.await;
+            parts.begin();
+            ended
+        };
+        let (served, scheduled) = tokio::join!(serving, scheduling);
+        for part in [directory, links] {
+            part.await.map_err(|panic| Error::Thread(panic.to_string()))?;
+        }
+        scheduled.map_err(|panic| Error::Thread(panic.to_string()))??;
+        Ok(served?)
+    }
+}
+
+fn open(storage: &Storage) -> Result<Arc<dyn Store>, store::Error> {
+    Ok(match storage {
+        Storage::Memory => Arc::new(Memory::new()),
+        Storage::Directory { path, durability } => Arc::new(Embedded::open(path, *durability)?),
+    })
+}

@@ -1,0 +1,209 @@
+//! Watches: what happens to tasks, from a cursor on.
+//!
+//! A watcher has a place in the log and nothing else. It reads what is committed as
+//! it comes; one that falls behind reads from the store until it has caught up, so
+//! that a slow reader costs nobody memory.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::{Buf as _, BufMut as _, Bytes};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::answers;
+use super::scheduler::Handle;
+use crate::core::event::{Event, TaskEvent};
+use crate::core::id::{Seq, TaskId};
+use crate::core::limits;
+use crate::shutdown::Shutdown;
+use crate::store::{Group, Store};
+use crate::wire::{Malformed, v1};
+
+/// Events read from the store at once.
+const PAGE: usize = 2_000;
+/// Messages that wait for a slow reader.
+pub(super) const MESSAGES: usize = 16;
+
+/// A place in the log of one store, as clients hold it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cursors {
+    /// Names the store: a cursor of another one is refused.
+    pub(super) store_id: u64,
+}
+
+impl Cursors {
+    pub(super) fn encode(self, place: Seq) -> Bytes {
+        let mut bytes = Vec::with_capacity(16);
+        bytes.put_u64(self.store_id);
+        bytes.put_u64(place.0);
+        bytes.into()
+    }
+
+    fn decode(self, mut cursor: &[u8]) -> Result<Seq, Malformed> {
+        if cursor.len() != 16 || cursor.get_u64() != self.store_id {
+            return Err(Malformed::new("cursor", "not one of this dispatcher's"));
+        }
+        Ok(Seq(cursor.get_u64()))
+    }
+}
+
+/// One watch.
+pub(super) struct Watcher {
+    handle: Handle,
+    store: Arc<dyn Store>,
+    cursors: Cursors,
+    place: Seq,
+    request: v1::WatchRequest,
+    ids: BTreeSet<TaskId>,
+}
+
+impl Watcher {
+    /// A watch as the request wants it; one without a cursor begins at `end`.
+    pub(super) fn new(
+        handle: Handle,
+        store: Arc<dyn Store>,
+        cursors: Cursors,
+        request: v1::WatchRequest,
+        end: Seq,
+    ) -> Result<Self, Status> {
+        if request.ids.len() > limits::WATCH_IDS {
+            let problem = format!("{} ids; at most {}", request.ids.len(), limits::WATCH_IDS);
+            return Err(Malformed::new("ids", problem).into());
+        }
+        let is_new = request.cursor.is_empty();
+        let place = if is_new { end } else { cursors.decode(&request.cursor)? };
+        if place < handle.trimmed_to() {
+            return Err(Status::out_of_range(
+                "the cursor is older than what is kept: ask for the tasks by their ids",
+            ));
+        }
+        let ids = request.ids.iter().map(|id| TaskId(*id)).collect();
+        Ok(Self { handle, store, cursors, place, request, ids })
+    }
+
+    /// Sends messages until the reader leaves or the shutdown begins.
+    pub(super) async fn run(
+        mut self,
+        messages: mpsc::Sender<Result<v1::WatchResponse, Status>>,
+        shutdown: Shutdown,
+    ) {
+        let mut committed = self.handle.committed();
+        let mut behind = true;
+        // Told at once, so that a watch from now has a cursor to go on from.
+        let hello =
+            v1::WatchResponse { events: Vec::new(), cursor: self.cursors.encode(self.place) };
+        if messages.send(Ok(hello)).await.is_err() {
+            return;
+        }
+        loop {
+            if behind {
+                if !self.catch_up(&messages).await {
+                    return;
+                }
+                behind = false;
+            }
+            let group = tokio::select! {
+                group = committed.recv() => group,
+                () = messages.closed() => return,
+                () = shutdown.begun() => {
+                    let status = Status::unavailable("the dispatcher stops; watch again");
+                    // A reader that has left needs no farewell.
+                    drop(messages.send(Err(status)).await);
+                    return;
+                }
+            };
+            match group {
+                Ok(group) if group.is_empty() => behind = true,
+                Ok(group) => {
+                    if !self.send_group(&group, &messages).await {
+                        return;
+                    }
+                }
+                Err(RecvError::Lagged(_)) => behind = true,
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Reads from the store up to its end; tells whether the reader is still there.
+    async fn catch_up(
+        &mut self,
+        messages: &mpsc::Sender<Result<v1::WatchResponse, Status>>,
+    ) -> bool {
+        loop {
+            let (store, place) = (self.store.clone(), self.place);
+            let read = move || store.events_after(place, PAGE, limits::ANSWER_BYTES);
+            let events = match tokio::task::spawn_blocking(read).await {
+                Ok(Ok(events)) => events,
+                Ok(Err(error)) => {
+                    drop(messages.send(Err(Status::internal(error.to_string()))).await);
+                    return false;
+                }
+                Err(panic) => {
+                    let status = Status::internal(format!("reading panicked: {panic}"));
+                    drop(messages.send(Err(status)).await);
+                    return false;
+                }
+            };
+            if events.is_empty() {
+                return true;
+            }
+            let told = self.tell(events.iter().map(|stored| (&stored.event, &stored.result)));
+            if !send(told, messages).await {
+                return false;
+            }
+        }
+    }
+
+    async fn send_group(
+        &mut self,
+        group: &Group,
+        messages: &mpsc::Sender<Result<v1::WatchResponse, Status>>,
+    ) -> bool {
+        let events = group.entries.iter().filter_map(|entry| match &entry.event {
+            Event::Changed(event) => Some((event, &entry.bytes)),
+            _ => None,
+        });
+        let told = self.tell(events);
+        send(told, messages).await
+    }
+
+    /// What the reader wants of these events; moves on behind them.
+    fn tell<'a>(
+        &mut self,
+        events: impl Iterator<Item = (&'a TaskEvent, &'a Bytes)>,
+    ) -> Option<v1::WatchResponse> {
+        let types = self.handle.types();
+        let mut told = Vec::new();
+        for (event, result) in events {
+            if event.seq <= self.place {
+                continue;
+            }
+            self.place = event.seq;
+            if self.wants(event) {
+                let result = (!self.request.omit_results).then_some(result);
+                told.push(answers::event(event, result, &types));
+            }
+        }
+        let cursor = self.cursors.encode(self.place);
+        (!told.is_empty()).then_some(v1::WatchResponse { events: told, cursor })
+    }
+
+    fn wants(&self, event: &TaskEvent) -> bool {
+        (self.request.group == 0 || self.request.group == event.spec.group)
+            && (self.ids.is_empty() || self.ids.contains(&event.id))
+            && (!self.request.ends_only || event.change.status().is_terminal())
+    }
+}
+
+async fn send(
+    told: Option<v1::WatchResponse>,
+    messages: &mpsc::Sender<Result<v1::WatchResponse, Status>>,
+) -> bool {
+    match told {
+        Some(message) => messages.send(Ok(message)).await.is_ok(),
+        None => true,
+    }
+}
