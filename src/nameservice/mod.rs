@@ -103,7 +103,7 @@ impl Nameservice {
         let keeping = async { tokio::join!(keeper.run(), prober) };
         tokio::select! {
             served = serving => served?,
-            // It holds a handle to itself by way of `serving`, so it ends later.
+            // Never first: the keeper answers for as long as `serving` holds a handle.
             _ = keeping => {}
         }
         Ok(())

@@ -37,7 +37,8 @@ pub(super) async fn run(handle: Handle, ttl: Duration, shutdown: Shutdown) {
 async fn rounds(handle: &Handle, interval: Duration) {
     loop {
         // Jitter keeps several nameservices from probing in step.
-        sleep(interval.mul_f32(rand::rng().random_range(0.8..1.2))).await;
+        let pause = interval.mul_f32(rand::rng().random_range(0.8..1.2));
+        sleep(pause).await;
         let Ok(snapshot) = handle.list().await else { return };
         iter(snapshot.endpoints)
             .for_each_concurrent(AT_ONCE, |endpoint| probe(handle, endpoint))
