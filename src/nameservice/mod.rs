@@ -102,7 +102,7 @@ impl Nameservice {
         info!(ttl = ?config.ttl, "nameservice starts with an empty registry");
         let keeping = async { tokio::join!(keeper.run(), prober) };
         tokio::select! {
-            served = serving => served?,
+            ended = serving => ended?,
             // Never first: the keeper answers for as long as `serving` holds a handle.
             _ = keeping => {}
         }

@@ -48,10 +48,8 @@ async fn rounds(handle: &Handle, interval: Duration) {
 
 async fn probe(handle: &Handle, endpoint: Endpoint) {
     let registration = endpoint.registration;
-    let answered = match timeout(PATIENCE, answers(&registration.address)).await {
-        Ok(answered) => answered,
-        Err(_) => false,
-    };
+    let answer = timeout(PATIENCE, answers(&registration.address)).await;
+    let answered = answer.is_ok_and(|serving| serving);
     if !answered {
         debug!(worker = %registration.worker, address = %registration.address, "probe failed");
     }

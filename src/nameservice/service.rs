@@ -150,6 +150,7 @@ impl From<Ending> for Status {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn refusal(rejected: Rejected) -> Status {
     let text = rejected.to_string();
     match rejected {

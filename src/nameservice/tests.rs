@@ -170,10 +170,7 @@ async fn an_announcer_keeps_to_each_nameservice_by_itself() {
     let role = Role::start(config(NEVER));
     let absent = rpc::bind(&Listen::default()).unwrap().addr();
     let urls = [format!("http://{absent}"), role.url()];
-    let announcer = Announcer::new(&urls, &parsed("w1", "localhost:1")).unwrap();
-    let registered = announcer.registered();
-    let task = tokio::spawn(announcer.run(role.shutdown.clone()));
-    let mut announced = Announced { registered, task };
+    let mut announced = announce_to(&urls, "w1", "localhost:1", &role.shutdown);
     announced.wait(1).await;
     assert_eq!(lookup(&mut role.client(), "hash").await, ["w1"]);
     role.end().await;
@@ -256,7 +253,11 @@ struct Announced {
 }
 
 fn announce(url: &str, worker: &str, address: &str, shutdown: &Shutdown) -> Announced {
-    let announcer = Announcer::new(&[url.to_owned()], &parsed(worker, address)).unwrap();
+    announce_to(&[url.to_owned()], worker, address, shutdown)
+}
+
+fn announce_to(urls: &[String], worker: &str, address: &str, shutdown: &Shutdown) -> Announced {
+    let announcer = Announcer::new(urls, &parsed(worker, address)).unwrap();
     let registered = announcer.registered();
     Announced { registered, task: tokio::spawn(announcer.run(shutdown.clone())) }
 }
