@@ -16,5 +16,6 @@ pub mod event;
 pub mod retry;
 pub mod task;
 
+pub mod breaker;
 pub mod directory;
 pub mod registry;
