@@ -24,6 +24,7 @@ pub mod leases;
 pub mod notes;
 pub mod queue;
 
+pub mod breaker;
 pub mod directory;
 pub mod keys;
 pub mod placement;
