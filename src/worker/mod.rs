@@ -73,7 +73,9 @@ pub struct Config {
     pub id: Option<String>,
     /// How long running tasks may go on once shutdown began. 10 s.
     pub drain_timeout: Duration,
-    /// The largest payload in bytes, as its dispatchers have it. 4 MiB.
+    /// The largest payload taken, in bytes; one that is larger breaks the session,
+    /// so it must be no less than what dispatchers take. 64 MiB, the most that a
+    /// dispatcher can be configured for. Results have the dispatcher's limit.
     pub max_payload: u64,
 }
 
@@ -86,7 +88,7 @@ impl Default for Config {
             slots: None,
             id: None,
             drain_timeout: Duration::from_secs(10),
-            max_payload: limits::PAYLOAD_BYTES,
+            max_payload: limits::PAYLOAD_BYTES_MAX,
         }
     }
 }
@@ -163,12 +165,11 @@ impl Worker {
         let pool = Pool::new(Arc::clone(&types), identity.slots);
         let _stop_if_dropped = StopOnDrop(pool.clone());
         let health = listener.health();
-        let service =
-            Service { pool: pool.clone(), types, identity, max_result_bytes: config.max_payload };
+        let service = Service { pool: pool.clone(), types, identity };
         let message_bytes = rpc::message_bytes(config.max_payload);
         let server = WorkerServer::new(service)
-            .max_decoding_message_size(message_bytes)
-            .max_encoding_message_size(message_bytes);
+            .max_decoding_message_size(rpc::message_bytes(config.max_payload))
+            .max_encoding_message_size(rpc::message_bytes(limits::PAYLOAD_BYTES_MAX));
         let end = Shutdown::new();
         let serving = rpc::serve(
             listener,
