@@ -2,6 +2,8 @@
 
 pub mod clock;
 pub mod core;
+pub mod discovery;
+pub mod nameservice;
 pub mod rpc;
 pub mod security;
 pub mod shutdown;

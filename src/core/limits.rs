@@ -74,8 +74,12 @@ pub const PROGRESS_BYTES: usize = 1 << 10;
 pub const WORKER_ID_BYTES: usize = 128;
 /// Bytes of a worker's address: a DNS name, a colon, a port.
 pub const ADDRESS_BYTES: usize = 261;
+/// Bytes of a worker's version.
+pub const VERSION_BYTES: usize = 64;
 /// Workers in one registry.
 pub const WORKERS: usize = 100_000;
+/// Encoded bytes of all registrations: a snapshot is one message.
+pub const REGISTRY_BYTES: usize = 64 << 20;
 
 /// The longest lease that may be configured, and the shortest.
 pub const LEASE: std::ops::RangeInclusive<Duration> =

@@ -16,3 +16,6 @@ pub mod task_type;
 pub mod event;
 pub mod retry;
 pub mod task;
+
+pub mod directory;
+pub mod registry;

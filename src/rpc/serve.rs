@@ -77,7 +77,7 @@ impl Default for ServeLimits {
 }
 
 /// What `grpc.health.v1` answers on a port, for the whole role (the service named
-/// ""). SERVING until told otherwise; NOT_SERVING for good once shutdown begins.
+/// ""). `SERVING` until told otherwise; `NOT_SERVING` for good once shutdown begins.
 #[derive(Debug, Clone)]
 pub struct Health {
     reporter: HealthReporter,
@@ -94,7 +94,7 @@ impl Health {
         self.reporter.set_service_status("", status).await;
     }
 
-    /// Says NOT_SERVING to those who watch, then ends their streams.
+    /// Says `NOT_SERVING` to those who watch, then ends their streams.
     async fn end(mut self) {
         self.set_serving(false).await;
         self.reporter.clear_service_status("").await;
@@ -106,7 +106,7 @@ impl Health {
 /// when `deadline` has passed, whatever peers do: what is left is cut.
 ///
 /// Ends before only when the socket is of no use, which is a bug or a broken system.
-/// A path that the policy table does not name is answered with UNIMPLEMENTED.
+/// A path that the policy table does not name is answered with `UNIMPLEMENTED`.
 pub async fn serve(
     listener: Listener,
     routes: Routes,
@@ -185,12 +185,10 @@ impl Service<http::Request<Body>> for Guarded {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         // Who calls is not known: whoever may connect is every principal.
-        match security::policy(request.uri().path()) {
-            Some(_rule) => Either::Left(self.routes.call(request)),
-            None => {
-                let refusal = tonic::Status::unimplemented("this server has no such method");
-                Either::Right(ready(Ok(refusal.into_http())))
-            }
+        if security::policy(request.uri().path()).is_none() {
+            let refusal = tonic::Status::unimplemented("this server has no such method");
+            return Either::Right(ready(Ok(refusal.into_http())));
         }
+        Either::Left(self.routes.call(request))
     }
 }

@@ -2,6 +2,8 @@
 //! the core's words. Parsing happens here and nowhere else: inside, a value is
 //! always well-formed.
 
+pub mod registration;
+
 use std::time::Duration;
 
 use crate::core::id::{Epoch, Token, millis};

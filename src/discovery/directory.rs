@@ -1,0 +1,213 @@
+//! Watches nameservices and keeps one merged view of the live workers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tonic::Status;
+use tonic::transport::Channel;
+use tracing::{debug, info, warn};
+
+use crate::clock::Clock;
+use crate::core::directory::{self as core, Endpoint, Source, View};
+use crate::core::limits;
+use crate::rpc::{self, Backoff};
+use crate::shutdown::Shutdown;
+use crate::wire::v1;
+use crate::wire::v1::name_service_client::NameServiceClient;
+use crate::wire::v1::watch_workers_response::Change as Message;
+
+/// Messages of nameservices that wait to be merged.
+const MESSAGES: usize = 256;
+/// Bytes of one message: all registrations.
+const MESSAGE_BYTES: usize = limits::REGISTRY_BYTES + limits::ENVELOPE_BYTES;
+
+/// A view of all live workers, kept up to date.
+#[derive(Debug)]
+pub struct Directory {
+    watchers: Vec<Watcher>,
+    heard: mpsc::Receiver<Heard>,
+    merged: core::Directory,
+    view: watch::Sender<Arc<View>>,
+    clock: Clock,
+}
+
+/// The watch of one nameservice.
+#[derive(Debug)]
+struct Watcher {
+    source: Source,
+    url: String,
+    client: NameServiceClient<Channel>,
+    heard: mpsc::Sender<Heard>,
+}
+
+#[derive(Debug)]
+struct Heard {
+    source: Source,
+    news: News,
+}
+
+#[derive(Debug)]
+enum News {
+    Snapshot { endpoints: Vec<Endpoint>, uptime: Duration, ttl: Duration },
+    Put(Endpoint),
+    Removed(String),
+    Lost,
+}
+
+impl Directory {
+    /// A directory over the nameservices at `urls` (`http://host:port` or
+    /// `host:port`). Its view is empty and incomplete until [`Self::run`] has heard
+    /// of one. Must be called within a tokio runtime.
+    pub fn new(urls: &[String], clock: Clock) -> Result<Self, rpc::Error> {
+        let (sender, heard) = mpsc::channel(MESSAGES);
+        let watcher = |(source, url): (Source, &String)| {
+            let client =
+                NameServiceClient::new(rpc::channel(url)?).max_decoding_message_size(MESSAGE_BYTES);
+            Ok(Watcher { source, url: url.clone(), client, heard: sender.clone() })
+        };
+        let watchers = urls.iter().enumerate().map(watcher).collect::<Result<_, rpc::Error>>()?;
+        let merged = core::Directory::new(urls.len());
+        Ok(Self { watchers, heard, merged, view: watch::Sender::default(), clock })
+    }
+
+    /// The view, and a way to wait for the next one.
+    #[must_use]
+    pub fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.view.subscribe()
+    }
+
+    /// Watches until `shutdown` begins.
+    pub async fn run(mut self, shutdown: Shutdown) {
+        let watchers = std::mem::take(&mut self.watchers);
+        let watching = join_all(watchers.into_iter().map(Watcher::run));
+        tokio::select! {
+            () = shutdown.begun() => {}
+            // Neither ends by itself: without a nameservice, merging waits for ever.
+            _ = async { tokio::join!(watching, self.merge()) } => {}
+        }
+    }
+
+    /// Folds in what is heard. All that waits becomes one new view.
+    async fn merge(&mut self) {
+        let mut batch = Vec::with_capacity(MESSAGES);
+        loop {
+            let due = self.merged.next_due().map(|at| self.clock.instant(at));
+            let wake = async {
+                match due {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let mut closed = false;
+            tokio::select! {
+                taken = self.heard.recv_many(&mut batch, MESSAGES) => closed = taken == 0,
+                () = wake => {}
+            }
+            for Heard { source, news } in batch.drain(..) {
+                self.fold(source, news);
+            }
+            self.merged.tick(self.clock.now());
+            let view = self.merged.view();
+            self.view.send_if_modified(|before| {
+                let changed = **before != view;
+                if changed {
+                    *before = Arc::new(view);
+                }
+                changed
+            });
+            if closed {
+                return;
+            }
+        }
+    }
+
+    fn fold(&mut self, source: Source, news: News) {
+        match news {
+            News::Snapshot { endpoints, uptime, ttl } => {
+                self.merged.snapshot(source, endpoints, uptime, ttl, self.clock.now());
+            }
+            News::Put(endpoint) => self.merged.put(source, endpoint),
+            News::Removed(worker) => self.merged.removed(source, &worker),
+            News::Lost => self.merged.lost(source),
+        }
+    }
+}
+
+impl Watcher {
+    async fn run(mut self) {
+        let mut backoff = Backoff::new();
+        let mut quiet = false;
+        loop {
+            let mut told = false;
+            let reason = self.watch(&mut told).await.err();
+            let reason = reason.as_ref().map_or("it ended the watch", Status::message);
+            if told {
+                backoff.reset();
+                quiet = false;
+            }
+            // Said once, not with every attempt.
+            if quiet {
+                debug!(nameservice = %self.url, reason, "cannot watch");
+            } else {
+                warn!(nameservice = %self.url, reason, "lost sight of a nameservice; what it told stands");
+            }
+            quiet = true;
+            if !self.tell(News::Lost).await {
+                return;
+            }
+            sleep(backoff.next()).await;
+        }
+    }
+
+    /// Watches until the stream ends. `told` says whether anything came.
+    async fn watch(&mut self, told: &mut bool) -> Result<(), Status> {
+        let mut stream = self.client.watch(v1::WatchWorkersRequest {}).await?.into_inner();
+        while let Some(message) = stream.message().await? {
+            if !*told {
+                info!(nameservice = %self.url, "watching a nameservice");
+                *told = true;
+            }
+            if let Some(news) = self.parse(message)
+                && !self.tell(news).await
+            {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// What a message says; nothing of what is malformed.
+    fn parse(&self, message: v1::WatchWorkersResponse) -> Option<News> {
+        match message.change? {
+            Message::Snapshot(snapshot) => Some(News::Snapshot {
+                endpoints: snapshot
+                    .endpoints
+                    .into_iter()
+                    .filter_map(|e| self.endpoint(e))
+                    .collect(),
+                uptime: Duration::from_millis(snapshot.uptime_ms),
+                ttl: Duration::from_millis(snapshot.ttl_ms).min(*limits::TTL.end()),
+            }),
+            Message::Put(endpoint) => self.endpoint(endpoint).map(News::Put),
+            Message::Removed(worker) => Some(News::Removed(worker)),
+        }
+    }
+
+    fn endpoint(&self, message: v1::Endpoint) -> Option<Endpoint> {
+        match message.try_into() {
+            Ok(endpoint) => Some(endpoint),
+            Err(malformed) => {
+                warn!(nameservice = %self.url, %malformed, "skipping a registration");
+                None
+            }
+        }
+    }
+
+    /// Whether anybody listens.
+    async fn tell(&self, news: News) -> bool {
+        self.heard.send(Heard { source: self.source, news }).await.is_ok()
+    }
+}
