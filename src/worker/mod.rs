@@ -45,7 +45,9 @@ use self::service::{Identity, Service};
 use crate::clock::Clock;
 use crate::core::limits;
 use crate::core::payload::BadSchema;
+use crate::core::registry::Registration;
 use crate::core::task_type::BadTypeName;
+use crate::discovery::Announcer;
 use crate::rpc;
 use crate::shutdown::Shutdown;
 use crate::wire::v1::worker_server::WorkerServer;
@@ -98,6 +100,7 @@ pub struct Worker {
     listener: rpc::Listener,
     types: Arc<[Served]>,
     identity: Identity,
+    announcer: Announcer,
     advertised: String,
     config: Config,
 }
@@ -134,7 +137,16 @@ impl Worker {
             return Err(Error::BadId(worker_id));
         }
         let identity = Identity { worker_id, incarnation: incarnation(), slots };
-        Ok(Self { listener, types, identity, advertised, config })
+        let registration = Registration {
+            worker: identity.worker_id.as_str().into(),
+            incarnation: identity.incarnation,
+            address: advertised.as_str().into(),
+            types: types.iter().map(|served| served.task_type.clone()).collect(),
+            slots,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let announcer = Announcer::new(&config.nameservices, &registration)?;
+        Ok(Self { listener, types, identity, announcer, advertised, config })
     }
 
     /// Where it listens, with the real port.
@@ -161,12 +173,11 @@ impl Worker {
     ///
     /// Dropping the future ends everything at once.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { listener, types, identity, config, .. } = self;
+        let Self { listener, types, identity, announcer, config, .. } = self;
         let pool = Pool::new(Arc::clone(&types), identity.slots);
         let _stop_if_dropped = StopOnDrop(pool.clone());
         let health = listener.health();
         let service = Service { pool: pool.clone(), types, identity };
-        let message_bytes = rpc::message_bytes(config.max_payload);
         let server = WorkerServer::new(service)
             .max_decoding_message_size(rpc::message_bytes(config.max_payload))
             .max_encoding_message_size(rpc::message_bytes(limits::PAYLOAD_BYTES_MAX));
@@ -178,20 +189,22 @@ impl Worker {
             end.clone(),
             LAST_WORDS,
         );
-        let life = async {
+        let leave = async {
             shutdown.begun().await;
             health.set_serving(false).await;
             drain(&pool, config.drain_timeout).await;
             pool.stop();
-            end.begin();
         };
-        // The watch ends when the pool is stopped, the server when `life` ends it.
-        let life = async { tokio::join!(life, pool.watch_deadlines()) };
+        // When shutdown begins the announcer leaves first; the watch ends when the
+        // pool is stopped.
+        let life =
+            async { tokio::join!(announcer.run(shutdown.clone()), leave, pool.watch_deadlines()) };
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
             ended = &mut serving => return Ok(ended?),
-            ((), ()) = life => {}
+            ((), (), ()) = life => {}
         }
+        end.begin();
         Ok(serving.await?)
     }
 }

@@ -173,20 +173,13 @@ async fn a_worker_that_leaves_takes_no_new_dispatcher() {
 
 #[tokio::test]
 async fn a_run_that_is_dropped_stops_its_handlers() {
-    struct Told(Option<tokio::sync::oneshot::Sender<()>>);
-    impl Drop for Told {
-        fn drop(&mut self) {
-            drop(self.0.take().map(|sender| sender.send(())));
-        }
-    }
-    let (sender, dropped) = tokio::sync::oneshot::channel();
-    let told = Mutex::new(Some(Told(Some(sender))));
-    let builder = Worker::builder().handle("forever", move |_: Context, _: Bytes| {
-        let told = told.lock().unwrap().take();
+    let (held, mut dropped) = tokio::sync::mpsc::channel::<()>(1);
+    let builder = Worker::builder().handle("forever", move |_: Context, payload: Bytes| {
+        let held = held.clone();
         async move {
-            let _told = told;
             std::future::pending::<()>().await;
-            Ok(Bytes::new())
+            drop(held);
+            Ok(payload)
         }
     });
     let worker = worker(builder, 1).await;
@@ -194,5 +187,5 @@ async fn a_run_that_is_dropped_stops_its_handlers() {
     session.assign(vec![task(1, "")]).await;
     session.started(&[1]).await;
     drop(worker);
-    super::fake::soon("end of the handler", dropped).await.unwrap();
+    assert_eq!(super::fake::soon("end of the handler", dropped.recv()).await, None);
 }
