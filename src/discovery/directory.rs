@@ -85,8 +85,8 @@ impl Directory {
         let watching = join_all(watchers.into_iter().map(Watcher::run));
         tokio::select! {
             () = shutdown.begun() => {}
-            // Neither ends by itself: without a nameservice, merging waits for ever.
-            _ = async { tokio::join!(watching, self.merge()) } => {}
+            // Ends only where there is no nameservice to watch.
+            _ = async { tokio::join!(watching, self.merge()) } => shutdown.begun().await,
         }
     }
 

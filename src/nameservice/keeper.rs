@@ -54,8 +54,8 @@ pub(super) struct Handle {
 #[derive(Debug)]
 enum Request {
     Register(Registration, oneshot::Sender<Result<(), Rejected>>),
-    Heartbeat(String, u64, oneshot::Sender<Result<(), Rejected>>),
-    Deregister(String, u64, oneshot::Sender<()>),
+    Heartbeat(Arc<str>, u64, oneshot::Sender<Result<(), Rejected>>),
+    Deregister(Arc<str>, u64, oneshot::Sender<()>),
     Lookup(TypeName, oneshot::Sender<Snapshot>),
     List(oneshot::Sender<Snapshot>),
     Watch(oneshot::Sender<(Snapshot, broadcast::Receiver<Arc<Told>>)>),
@@ -76,13 +76,17 @@ impl Handle {
 
     pub(super) async fn heartbeat(
         &self,
-        worker: String,
+        worker: Arc<str>,
         incarnation: u64,
     ) -> Result<Result<(), Rejected>, Ending> {
         self.ask(|reply| Request::Heartbeat(worker, incarnation, reply)).await
     }
 
-    pub(super) async fn deregister(&self, worker: String, incarnation: u64) -> Result<(), Ending> {
+    pub(super) async fn deregister(
+        &self,
+        worker: Arc<str>,
+        incarnation: u64,
+    ) -> Result<(), Ending> {
         self.ask(|reply| Request::Deregister(worker, incarnation, reply)).await
     }
 

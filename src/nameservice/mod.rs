@@ -102,8 +102,8 @@ impl Nameservice {
         info!(ttl = ?config.ttl, "nameservice starts with an empty registry");
         let keeping = async { tokio::join!(keeper.run(), prober) };
         tokio::select! {
-            served = serving => served?,
-            // It holds a handle to itself by way of `serving`, so it ends later.
+            ended = serving => ended?,
+            // Never first: the keeper answers for as long as `serving` holds a handle.
             _ = keeping => {}
         }
         Ok(())

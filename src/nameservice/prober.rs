@@ -37,7 +37,8 @@ pub(super) async fn run(handle: Handle, ttl: Duration, shutdown: Shutdown) {
 async fn rounds(handle: &Handle, interval: Duration) {
     loop {
         // Jitter keeps several nameservices from probing in step.
-        sleep(interval.mul_f32(rand::rng().random_range(0.8..1.2))).await;
+        let pause = interval.mul_f32(rand::rng().random_range(0.8..1.2));
+        sleep(pause).await;
         let Ok(snapshot) = handle.list().await else { return };
         iter(snapshot.endpoints)
             .for_each_concurrent(AT_ONCE, |endpoint| probe(handle, endpoint))
@@ -47,10 +48,8 @@ async fn rounds(handle: &Handle, interval: Duration) {
 
 async fn probe(handle: &Handle, endpoint: Endpoint) {
     let registration = endpoint.registration;
-    let answered = match timeout(PATIENCE, answers(&registration.address)).await {
-        Ok(answered) => answered,
-        Err(_) => false,
-    };
+    let answer = timeout(PATIENCE, answers(&registration.address)).await;
+    let answered = answer.is_ok_and(|serving| serving);
     if !answered {
         debug!(worker = %registration.worker, address = %registration.address, "probe failed");
     }

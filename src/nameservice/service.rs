@@ -56,7 +56,8 @@ impl NameService for Service {
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
         let v1::HeartbeatRequest { worker_id, incarnation } = request.into_inner();
-        self.handle.heartbeat(worker_id, incarnation).await?.map_err(refusal)?;
+        let worker = worker_name(worker_id)?;
+        self.handle.heartbeat(worker, incarnation).await?.map_err(refusal)?;
         Ok(Response::new(v1::HeartbeatResponse { ttl_ms: millis(self.handle.ttl()) }))
     }
 
@@ -65,7 +66,8 @@ impl NameService for Service {
         request: Request<v1::DeregisterRequest>,
     ) -> Result<Response<v1::DeregisterResponse>, Status> {
         let v1::DeregisterRequest { worker_id, incarnation } = request.into_inner();
-        self.handle.deregister(worker_id, incarnation).await?;
+        let worker = worker_name(worker_id)?;
+        self.handle.deregister(worker, incarnation).await?;
         Ok(Response::new(v1::DeregisterResponse {}))
     }
 
@@ -148,6 +150,7 @@ impl From<Ending> for Status {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn refusal(rejected: Rejected) -> Status {
     let text = rejected.to_string();
     match rejected {
@@ -178,4 +181,62 @@ fn told_change(told: &Told) -> Message {
 
 fn message(change: Message) -> v1::WatchWorkersResponse {
     v1::WatchWorkersResponse { change: Some(change) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::keeper;
+    use super::*;
+    use crate::clock::Clock;
+    use crate::core::task_type::{PayloadKind, TaskType};
+
+    #[tokio::test]
+    async fn a_watcher_that_fell_behind_gets_a_snapshot_and_what_follows_it() {
+        let (handle, keeper) = keeper::new(Clock::start(), Duration::from_secs(3600));
+        let keeping = tokio::spawn(keeper.run());
+        let (_, changes) = handle.watch().await.unwrap();
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let shutdown = Shutdown::new();
+        let mut watch =
+            Watch { handle: handle.clone(), changes, shutdown: shutdown.clone(), _permit: permit };
+
+        // One change that is read in time, and then too many.
+        register(&handle, 0).await;
+        assert!(matches!(next(&mut watch).await, Some(Message::Put(_))));
+        for slots in 1..=5_000 {
+            register(&handle, slots).await;
+        }
+        let Some(Message::Snapshot(whole)) = next(&mut watch).await else {
+            panic!("no snapshot after a lag");
+        };
+        let slots: Vec<u32> =
+            whole.endpoints.into_iter().map(|e| e.registration.unwrap().slots).collect();
+        assert_eq!(slots, [5_000]);
+
+        handle.deregister("w1".into(), 1).await.unwrap();
+        assert_eq!(next(&mut watch).await, Some(Message::Removed("w1".into())));
+        shutdown.begin();
+        assert_eq!(next(&mut watch).await, None);
+        drop((watch, handle));
+        keeping.await.unwrap();
+    }
+
+    async fn next(watch: &mut Watch) -> Option<Message> {
+        watch.next().await.and_then(|message| message.change)
+    }
+
+    async fn register(handle: &Handle, slots: u32) {
+        let hash = TaskType { name: "hash".parse().unwrap(), payload: PayloadKind::Bytes };
+        let registration = Registration {
+            worker: "w1".into(),
+            incarnation: 1,
+            address: "localhost:1".into(),
+            types: vec![hash],
+            slots,
+            version: String::new(),
+        };
+        handle.register(registration).await.unwrap().unwrap();
+    }
 }

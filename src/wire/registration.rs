@@ -121,15 +121,12 @@ fn dialable(address: String) -> Result<Arc<str>, Malformed> {
 }
 
 fn is_host(host: &str) -> bool {
-    match host.strip_prefix('[') {
-        Some(rest) => rest
-            .strip_suffix(']')
-            .is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok()),
-        None => {
-            let in_a_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-            !host.is_empty() && host.bytes().all(in_a_name)
-        }
-    }
+    let in_a_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    let in_brackets = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    in_brackets.map_or_else(
+        || !host.is_empty() && host.bytes().all(in_a_name),
+        |address| address.parse::<std::net::Ipv6Addr>().is_ok(),
+    )
 }
 
 fn distinct(messages: Vec<v1::TaskType>) -> Result<Vec<TaskType>, Malformed> {
