@@ -45,7 +45,9 @@ use self::service::{Identity, Service};
 use crate::clock::Clock;
 use crate::core::limits;
 use crate::core::payload::BadSchema;
+use crate::core::registry::Registration;
 use crate::core::task_type::BadTypeName;
+use crate::discovery::Announcer;
 use crate::rpc;
 use crate::shutdown::Shutdown;
 use crate::wire::v1::worker_server::WorkerServer;
@@ -73,7 +75,9 @@ pub struct Config {
     pub id: Option<String>,
     /// How long running tasks may go on once shutdown began. 10 s.
     pub drain_timeout: Duration,
-    /// The largest payload in bytes, as its dispatchers have it. 4 MiB.
+    /// The largest payload taken, in bytes; one that is larger breaks the session,
+    /// so it must be no less than what dispatchers take. 64 MiB, the most that a
+    /// dispatcher can be configured for. Results have the dispatcher's limit.
     pub max_payload: u64,
 }
 
@@ -86,7 +90,7 @@ impl Default for Config {
             slots: None,
             id: None,
             drain_timeout: Duration::from_secs(10),
-            max_payload: limits::PAYLOAD_BYTES,
+            max_payload: limits::PAYLOAD_BYTES_MAX,
         }
     }
 }
@@ -96,6 +100,7 @@ pub struct Worker {
     listener: rpc::Listener,
     types: Arc<[Served]>,
     identity: Identity,
+    announcer: Announcer,
     advertised: String,
     config: Config,
 }
@@ -132,7 +137,16 @@ impl Worker {
             return Err(Error::BadId(worker_id));
         }
         let identity = Identity { worker_id, incarnation: incarnation(), slots };
-        Ok(Self { listener, types, identity, advertised, config })
+        let registration = Registration {
+            worker: identity.worker_id.as_str().into(),
+            incarnation: identity.incarnation,
+            address: advertised.as_str().into(),
+            types: types.iter().map(|served| served.task_type.clone()).collect(),
+            slots,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let announcer = Announcer::new(&config.nameservices, &registration)?;
+        Ok(Self { listener, types, identity, announcer, advertised, config })
     }
 
     /// Where it listens, with the real port.
@@ -159,16 +173,14 @@ impl Worker {
     ///
     /// Dropping the future ends everything at once.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { listener, types, identity, config, .. } = self;
+        let Self { listener, types, identity, announcer, config, .. } = self;
         let pool = Pool::new(Arc::clone(&types), identity.slots);
         let _stop_if_dropped = StopOnDrop(pool.clone());
         let health = listener.health();
-        let service =
-            Service { pool: pool.clone(), types, identity, max_result_bytes: config.max_payload };
-        let message_bytes = rpc::message_bytes(config.max_payload);
+        let service = Service { pool: pool.clone(), types, identity };
         let server = WorkerServer::new(service)
-            .max_decoding_message_size(message_bytes)
-            .max_encoding_message_size(message_bytes);
+            .max_decoding_message_size(rpc::message_bytes(config.max_payload))
+            .max_encoding_message_size(rpc::message_bytes(limits::PAYLOAD_BYTES_MAX));
         let end = Shutdown::new();
         let serving = rpc::serve(
             listener,
@@ -177,20 +189,22 @@ impl Worker {
             end.clone(),
             LAST_WORDS,
         );
-        let life = async {
+        let leave = async {
             shutdown.begun().await;
             health.set_serving(false).await;
             drain(&pool, config.drain_timeout).await;
             pool.stop();
-            end.begin();
         };
-        // The watch ends when the pool is stopped, the server when `life` ends it.
-        let life = async { tokio::join!(life, pool.watch_deadlines()) };
+        // When shutdown begins the announcer leaves first; the watch ends when the
+        // pool is stopped.
+        let life =
+            async { tokio::join!(announcer.run(shutdown.clone()), leave, pool.watch_deadlines()) };
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
             ended = &mut serving => return Ok(ended?),
-            ((), ()) = life => {}
+            ((), (), ()) = life => {}
         }
+        end.begin();
         Ok(serving.await?)
     }
 }

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::pool::{Order, Pool, Served};
 use super::session::{self, Session};
 use crate::core::id::{TaskId, Token};
+use crate::core::limits;
 use crate::wire::{Malformed, v1};
 
 /// Reports on their way to the transport: one that it takes up, one to follow.
@@ -28,7 +29,6 @@ pub(super) struct Service {
     pub(super) pool: Pool,
     pub(super) types: Arc<[Served]>,
     pub(super) identity: Identity,
-    pub(super) max_result_bytes: u64,
 }
 
 #[tonic::async_trait]
@@ -75,7 +75,7 @@ impl v1::worker_server::Worker for Service {
             payload: request.payload,
             timeout_ms: request.timeout_ms,
         };
-        let outcome = self.pool.execute(order, self.max_result_bytes).await?;
+        let outcome = self.pool.execute(order, limits::PAYLOAD_BYTES).await?;
         Ok(Response::new(v1::ExecuteResponse { outcome: Some(outcome) }))
     }
 }

@@ -202,9 +202,9 @@ impl Pool {
         self.until(State::is_answered).await;
     }
 
-    /// Ends sessions, runners and the watch over deadlines.
+    /// Ends sessions, runners, the watch over deadlines, and what still runs.
     pub(super) fn stop(&self) {
-        self.shared.with(State::stop_all);
+        self.shared.with(|state| state.stop_all(Instant::now()));
         self.shared.work.notify_all();
         self.shared.deadlines.notify_one();
     }

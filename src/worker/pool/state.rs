@@ -540,8 +540,9 @@ impl State {
         self.desks.values().all(|desk| desk.session.is_none() || desk.is_answered())
     }
 
-    /// Ends all sessions and runners.
-    pub(super) fn stop_all(&mut self) {
+    /// Ends all sessions and runners, and whatever still runs.
+    pub(super) fn stop_all(&mut self, now: Instant) {
+        self.give_up_all(now);
         self.stopped = true;
         let sessions = self.desks.values().filter_map(|desk| desk.session.as_ref());
         self.after.signals.extend(sessions.map(|session| session.ended.clone()));

@@ -170,3 +170,22 @@ async fn a_worker_that_leaves_takes_no_new_dispatcher() {
     session.settle(&[1], v1::Answer::Accepted).await;
     worker.ended().await;
 }
+
+#[tokio::test]
+async fn a_run_that_is_dropped_stops_its_handlers() {
+    let (held, mut dropped) = tokio::sync::mpsc::channel::<()>(1);
+    let builder = Worker::builder().handle("forever", move |_: Context, payload: Bytes| {
+        let held = held.clone();
+        async move {
+            std::future::pending::<()>().await;
+            drop(held);
+            Ok(payload)
+        }
+    });
+    let worker = worker(builder, 1).await;
+    let mut session = Session::open(&worker, 1).await;
+    session.assign(vec![task(1, "")]).await;
+    session.started(&[1]).await;
+    drop(worker);
+    assert_eq!(super::fake::soon("end of the handler", dropped.recv()).await, None);
+}
