@@ -6,6 +6,7 @@ pub mod clock;
 pub mod core;
 pub mod discovery;
 pub mod dispatcher;
+pub mod grid;
 pub mod nameservice;
 pub mod rpc;
 pub mod security;

@@ -24,7 +24,6 @@ const WAIT: Duration = Duration::from_secs(30);
 const CELL: usize = 64;
 
 /// Sends one task of each type, waits for them, and prints a table.
-#[expect(dead_code, reason = "`up` calls it once there is a grid")]
 pub(super) async fn show(client: &Client) -> Result<Exit, Failure> {
     let tasks = TASKS.map(|(type_name, payload)| Task::new(type_name, payload));
     let receipt = client.submit(&tasks, &SubmitOptions::default()).await?;

@@ -1,18 +1,28 @@
 //! The flags of the roles, and what they mean: the one place where they become a
 //! role's configuration.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use bytesize::ByteSize;
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 
 use super::demo;
 use super::exit::Exit;
+use super::output;
+use crate::client::Client;
 use crate::core::limits;
+use crate::dispatcher::{self, Storage};
+use crate::grid::{self, Grid};
+use crate::nameservice;
 use crate::rpc::Listen;
 use crate::shutdown::Shutdown;
+use crate::store;
+use crate::worker::{self, builtin};
+
+/// Where tasks and results are kept, unless told otherwise.
+const DATA_DIR: &str = "taskgrid-data";
 
 /// Run a whole grid in this process: nameservice, dispatcher and five workers
 #[derive(Debug, Args)]
@@ -63,7 +73,7 @@ pub(super) struct Dispatcher {
         long,
         env = "TASKGRID_DISPATCHER_DATA_DIR",
         value_name = "DIR",
-        default_value = "taskgrid-data"
+        default_value = DATA_DIR
     )]
     data_dir: PathBuf,
     /// What a receipt survives: a power cut (sync), or a crash of this process (os)
@@ -197,50 +207,127 @@ enum Durability {
 impl Up {
     /// Runs a whole grid until `shutdown` begins, or until its demonstration is
     /// over.
-    pub(super) async fn run(self, _shutdown: Shutdown) -> anyhow::Result<Exit> {
-        anyhow::bail!("this build has no grid yet: {self:?}, {:?}", demo::TASKS)
+    pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<Exit> {
+        let temporary = if self.once && self.data_dir.is_none() {
+            Some(tempfile::tempdir().context("cannot make a temporary directory")?)
+        } else {
+            None
+        };
+        let path = match &temporary {
+            Some(directory) => directory.path().to_owned(),
+            None => self.data_dir.unwrap_or_else(|| DATA_DIR.into()),
+        };
+        let storage = Storage::Directory { path: path.clone(), durability: Durability::Sync.into() };
+        let drain_timeout = self.shared.drain_timeout.into();
+        let grid = Grid::bind(grid::Config { storage, usual_ports: true, drain_timeout }).await?;
+        let addresses = grid.addr();
+        let client = Client::connect(&addresses.dispatcher.to_string())?;
+        let running = tokio::spawn(grid.run(shutdown.clone()));
+        let shown = async {
+            grid::ready(&client).await?;
+            output::note(&whereabouts(&addresses, &path))?;
+            if !self.demo {
+                return anyhow::Ok(Exit::Done);
+            }
+            Ok(demo::show(&client).await?)
+        };
+        let shown = tokio::select! {
+            shown = shown => shown,
+            () = shutdown.begun() => Ok(Exit::Done),
+        };
+        if self.once || shown.is_err() {
+            shutdown.begin();
+        }
+        running.await.context("the grid panicked")??;
+        if let Some(directory) = temporary {
+            directory.close().context("cannot remove the temporary directory")?;
+        }
+        shown
     }
+}
+
+/// Where everything is, for a person.
+fn whereabouts(addresses: &grid::Addresses, path: &Path) -> String {
+    let mut lines = vec![
+        "taskgrid is up".to_owned(),
+        format!("  nameservice    {}", addresses.nameservice),
+        format!("  dispatcher     {}", addresses.dispatcher),
+    ];
+    for (name, address) in &addresses.workers {
+        lines.push(format!("  worker {name:<7} {address}"));
+    }
+    lines.push(format!("  data           {}", path.display()));
+    lines.push("try: taskgrid client send sum \"[1,2,3]\"".to_owned());
+    lines.join("\n")
 }
 
 impl Nameservice {
     /// Runs the nameservice until `shutdown` begins.
-    pub(super) async fn run(self, _shutdown: Shutdown) -> anyhow::Result<Exit> {
-        let listen = self.shared.listen(self.host, self.port);
-        let ttl: Duration = self.ttl.into();
-        anyhow::bail!("this build has no nameservice yet: {listen:?}, {ttl:?}")
+    pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<Exit> {
+        let role = nameservice::Nameservice::bind(nameservice::Config {
+            listen: self.shared.listen(self.host, self.port),
+            ttl: self.ttl.into(),
+            drain_timeout: self.shared.drain_timeout.into(),
+        })?;
+        role.run(shutdown).await?;
+        Ok(Exit::Done)
     }
 }
 
 impl Dispatcher {
     /// Runs a dispatcher until `shutdown` begins.
-    pub(super) async fn run(self, _shutdown: Shutdown) -> anyhow::Result<Exit> {
-        anyhow::bail!("this build has no dispatcher yet: {self:?}")
+    pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<Exit> {
+        let role = dispatcher::Dispatcher::bind(dispatcher::Config {
+            listen: self.shared.listen(self.host, self.port),
+            nameservices: self.nameservices.urls,
+            storage: Storage::Directory { path: self.data_dir, durability: self.durability.into() },
+            lease: self.lease.into(),
+            retain: self.retain.into(),
+            retain_tasks: self.retain_tasks,
+            max_payload: self.max_payload.as_u64(),
+            max_queued: self.max_queued,
+            max_queued_bytes: self.max_queued_bytes.as_u64(),
+            drain_timeout: self.shared.drain_timeout.into(),
+        });
+        role.await?.run(shutdown).await?;
+        Ok(Exit::Done)
     }
 }
 
 impl Worker {
     /// Runs a worker until `shutdown` begins.
-    pub(super) async fn run(self, _shutdown: Shutdown) -> anyhow::Result<Exit> {
-        let port = self.port.unwrap_or_else(|| usual_port(&self.types));
-        anyhow::bail!("this build has no worker yet: {self:?}, {port}")
+    pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<Exit> {
+        let port = self.port.unwrap_or_else(|| builtin::default_port(&self.types));
+        let mut builder = worker::Worker::builder();
+        for name in &self.types {
+            builder = builtin::register(builder, name)?;
+        }
+        let role = builder.bind(worker::Config {
+            listen: self.shared.listen(self.host, port),
+            advertise: self.advertise,
+            nameservices: self.nameservices.urls,
+            slots: self.slots,
+            id: self.id,
+            drain_timeout: self.shared.drain_timeout.into(),
+            ..worker::Config::default()
+        });
+        role.await?.run(shutdown).await?;
+        Ok(Exit::Done)
+    }
+}
+
+impl From<Durability> for store::Durability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Sync => Self::Sync,
+            Durability::Os => Self::Os,
+        }
     }
 }
 
 impl Shared {
     fn listen(&self, host: String, port: u16) -> Listen {
         Listen { host, port, insecure: self.insecure }
-    }
-}
-
-/// The port of a worker that was given none: its first type's own.
-fn usual_port(types: &[String]) -> u16 {
-    match types.first().map(String::as_str) {
-        Some("reverse") => 50060,
-        Some("sum") => 50061,
-        Some("hash") => 50062,
-        Some("upper") => 50063,
-        Some("wait") => 50064,
-        Some(_) | None => 50065,
     }
 }
 

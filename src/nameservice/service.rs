@@ -14,7 +14,7 @@ use crate::core::id::millis;
 use crate::core::registry::{Change, Registration, Rejected};
 use crate::core::task_type::{BadTypeName, TypeName};
 use crate::shutdown::Shutdown;
-use crate::wire::registration::endpoint;
+use crate::wire::registration::{endpoint, worker_name};
 use crate::wire::v1::name_service_server::NameService;
 use crate::wire::v1::watch_workers_response::Change as Message;
 use crate::wire::{Malformed, v1};
