@@ -1,5 +1,6 @@
 //! TaskGrid: a distributed task system in one executable.
 
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod core;

@@ -8,43 +8,42 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Response, Status};
 
-use super::error::{Error, fate_is_unknown};
-
-/// The first pause between two attempts, doubled up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+use super::error::{Error, fate_is_unknown, told};
+use crate::rpc::Backoff;
 
 /// How long failures in a row are put up with.
 #[derive(Debug)]
 pub(super) struct Patience {
     total: Duration,
     since: Option<Instant>,
-    failures: u32,
+    backoff: Backoff,
 }
 
 impl Patience {
     pub(super) fn new(total: Duration) -> Self {
-        Self { total, since: None, failures: 0 }
+        Self { total, since: None, backoff: Backoff::new() }
     }
 
     /// Something went well: the next failure is the first.
     pub(super) fn restore(&mut self) {
         self.since = None;
-        self.failures = 0;
+        self.backoff.reset();
     }
 
-    /// Pauses before the next attempt; false if patience would be over by then.
-    pub(super) async fn pause(&mut self) -> bool {
+    /// Pauses before the next attempt, the last of which is made when patience
+    /// ends; false if it is over.
+    pub(super) async fn pause(&mut self, url: &str, status: &Status) -> bool {
+        let first = self.since.is_none();
         let since = *self.since.get_or_insert_with(Instant::now);
-        let ceiling = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
-        self.failures = self.failures.saturating_add(1);
-        // Between half the ceiling and all of it, so that clients that lost the
-        // same dispatcher do not come back in step.
-        let pause = ceiling.mul_f64(rand::random_range(0.5..=1.0));
-        if since.elapsed() + pause > self.total {
+        let left = self.total.saturating_sub(since.elapsed());
+        if left.is_zero() {
             return false;
         }
-        tokio::time::sleep(pause).await;
+        if first {
+            let (error, patience) = (told(status), self.total);
+            tracing::warn!(url, error, ?patience, "dispatcher unavailable, trying again");
+        }
+        tokio::time::sleep(self.backoff.next().min(left)).await;
         true
     }
 }
@@ -62,9 +61,7 @@ where
     loop {
         match call().await {
             Ok(response) => return Ok(response.into_inner()),
-            Err(status) if fate_is_unknown(&status) && patience.pause().await => {
-                tracing::debug!(url, code = %status.code(), "dispatcher unavailable, trying again");
-            }
+            Err(status) if fate_is_unknown(&status) && patience.pause(url, &status).await => {}
             Err(status) => return Err(Error::from_status(url, &status)),
         }
     }

@@ -140,7 +140,7 @@ pub(super) fn fate_is_unknown(status: &tonic::Status) -> bool {
 
 /// The innermost cause is what tells a person something: "connection refused",
 /// where the status itself says "transport error".
-fn told(status: &tonic::Status) -> String {
+pub(super) fn told(status: &tonic::Status) -> String {
     let mut cause = std::error::Error::source(status);
     let mut text = status.message().to_owned();
     while let Some(error) = cause {

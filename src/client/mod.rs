@@ -9,8 +9,8 @@
 //! let id = client.send_task("sum", "[1,2,3]").await?;
 //! assert_eq!(client.request_result(id).await?, "6");
 //!
-//! let tasks = vec![Task::new("hash", "a"), Task::new("hash", "b").priority(1)];
-//! let receipt = client.submit(tasks, &Default::default()).await?;
+//! let tasks = [Task::new("hash", "a"), Task::new("hash", "b").priority(1)];
+//! let receipt = client.submit(&tasks, &Default::default()).await?;
 //! # Ok(()) }
 //! ```
 //!
@@ -28,18 +28,22 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use crate::core::id::{TaskId, Timestamp, millis};
-use crate::core::task::Status;
 use crate::core::limits;
+use crate::core::task::Status;
+use crate::rpc;
 use crate::wire::v1;
 use crate::wire::v1::dispatcher_client::DispatcherClient;
 
 mod call;
-mod channel;
 mod error;
 pub mod json;
 mod task;
 mod watch;
 
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
 
 pub use error::Error;
 pub use task::{AttemptView, Found, Task, TaskView};
@@ -56,10 +60,6 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 const WAITS_AT_ONCE: usize = 100;
 /// One call of a longer wait: short enough to outlive impatient proxies between.
 const WAIT_SLICE: Duration = Duration::from_secs(60);
-/// The largest message taken from a dispatcher: an answer that is cut at 4 MiB,
-/// or one task whose payload and result have the largest size there is.
-const MESSAGE_BYTES: usize = limits::ANSWER_BYTES + 2 * (64 << 20) + limits::ENVELOPE_BYTES;
-
 /// A client of one dispatcher. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -147,10 +147,14 @@ impl Client {
     /// # Errors
     /// [`Error::WrongInput`] when `url` is none.
     pub fn connect(url: &str) -> Result<Self, Error> {
+        // What this dispatcher's own limit is, only the dispatcher knows.
+        let message_bytes = rpc::message_bytes(limits::PAYLOAD_BYTES_MAX);
         let connection = || -> Result<Connection, Error> {
-            Ok(DispatcherClient::new(channel::lazy(url)?)
-                .max_decoding_message_size(MESSAGE_BYTES)
-                .max_encoding_message_size(MESSAGE_BYTES))
+            let channel =
+                rpc::channel(url).map_err(|bad| Error::WrongInput { problem: bad.to_string() })?;
+            Ok(DispatcherClient::new(channel)
+                .max_decoding_message_size(message_bytes)
+                .max_encoding_message_size(message_bytes))
         };
         let shared = Shared {
             url: url.to_owned(),
@@ -180,8 +184,8 @@ impl Client {
         type_name: &str,
         payload: impl Into<Bytes>,
     ) -> Result<TaskId, Error> {
-        let tasks = vec![Task::new(type_name, payload)];
-        let receipt = self.submit(tasks, &SubmitOptions::default()).await?;
+        let tasks = [Task::new(type_name, payload)];
+        let receipt = self.submit(&tasks, &SubmitOptions::default()).await?;
         receipt.ids.first().copied().ok_or_else(|| miscounted(1, 0))
     }
 
@@ -216,11 +220,7 @@ impl Client {
     /// [`Error::WrongInput`], [`Error::UnknownType`] (both name the task as
     /// `tasks[17]`), [`Error::Conflict`], [`Error::Refused`]: nothing is stored.
     /// [`Error::Unreachable`]: unknown; only a key of the caller's own finds out.
-    pub async fn submit(
-        &self,
-        tasks: Vec<Task>,
-        options: &SubmitOptions,
-    ) -> Result<Receipt, Error> {
+    pub async fn submit(&self, tasks: &[Task], options: &SubmitOptions) -> Result<Receipt, Error> {
         let (key, scope) = match &options.key {
             Some(key) => (key.clone(), v1::KeyScope::Caller),
             None => (random_key(), v1::KeyScope::Call),
@@ -395,10 +395,7 @@ impl Client {
     async fn get_once(&self, request: v1::GetRequest) -> Result<Vec<v1::Found>, Error> {
         let waits = request.wait_ms > 0;
         let connection = if waits { &self.shared.waits } else { &self.shared.calls };
-        let permit = match waits {
-            true => Some(self.shared.waiting.acquire().await),
-            false => None,
-        };
+        let permit = if waits { Some(self.shared.waiting.acquire().await) } else { None };
         let call = || {
             let (request, mut connection) = (request.clone(), connection.clone());
             async move { connection.get(request).await }

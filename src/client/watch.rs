@@ -118,12 +118,18 @@ impl Watching {
                     if message.events.is_empty() {
                         continue;
                     }
-                    let events =
-                        message.events.into_iter().map(Event::try_from).collect::<Result<_, _>>()?;
+                    let events = message
+                        .events
+                        .into_iter()
+                        .map(Event::try_from)
+                        .collect::<Result<_, _>>()?;
                     return Ok(Events { events, cursor: message.cursor });
                 }
                 // A dispatcher that drains ends its streams in good order.
-                Ok(None) => self.lost(&Status::unavailable("the dispatcher ended the stream")).await?,
+                Ok(None) => {
+                    let ended = Status::unavailable("the dispatcher ended the stream");
+                    self.lost(&ended).await?;
+                }
                 Err(status) => self.lost(&status).await?,
             }
         }
@@ -153,8 +159,7 @@ impl Watching {
 
     async fn lost(&mut self, status: &Status) -> Result<(), Error> {
         self.stream = None;
-        if fate_is_unknown(status) && self.patience.pause().await {
-            tracing::debug!(code = %status.code(), "watch lost, connecting again");
+        if fate_is_unknown(status) && self.patience.pause(self.client.url(), status).await {
             return Ok(());
         }
         self.patience.restore();
