@@ -1,0 +1,84 @@
+//! `taskgrid client send`: one task, and its result.
+
+use bytes::Bytes;
+use clap::Args;
+use serde::Serialize;
+
+use super::super::exit::{Exit, Failure};
+use super::super::flags::TaskFlags;
+use super::super::output::{self, Farewell, Format};
+use super::super::payload;
+use super::result::{self, UNLIMITED};
+use crate::client::{Client, SubmitOptions, Task};
+use crate::core::id::TaskId;
+
+/// Send one task, wait for it, and print its result
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A text result is printed with a newline behind it, any other exactly as it is. A payload may
+begin with a hyphen (`send wait -1`); behind `--` everything is payload.")]
+pub(super) struct Send {
+    /// The task's type
+    #[arg(value_name = "TYPE")]
+    type_name: String,
+    /// The payload: text, @FILE, or - for stdin; empty when left out
+    #[arg(value_name = "PAYLOAD", allow_hyphen_values = true)]
+    payload: Option<String>,
+    /// Print the id as soon as the task is stored, and do not wait
+    #[arg(long, conflicts_with = "wait_for")]
+    detach: bool,
+    /// The longest to wait for the result; the task goes on after it [default: no limit]
+    #[arg(long, value_name = "DURATION")]
+    wait_for: Option<humantime::Duration>,
+    /// Names this task: the same key again gives the same task and its result
+    #[arg(long)]
+    key: Option<String>,
+    #[command(flatten)]
+    task: TaskFlags,
+}
+
+#[derive(Serialize)]
+struct Sent {
+    id: u64,
+}
+
+impl Send {
+    pub(super) async fn run(self, client: &Client, format: Format) -> Result<Exit, Failure> {
+        // Reading may take until somebody types: not on the thread that hears Ctrl-C.
+        let argument = self.payload;
+        let payload = tokio::task::spawn_blocking(move || payload::read(argument.as_deref()))
+            .await
+            .map_err(|bug| Failure::new(Exit::Internal, bug))??;
+        let task = self.task.apply(Task::new(self.type_name, payload));
+        let options = SubmitOptions { key: self.key.map(Bytes::from), group: 0 };
+        let receipt = client.submit(&[task], &options).await?;
+        let Some(&id) = receipt.ids.first() else {
+            return Err(Failure::new(Exit::Internal, "the receipt names no task"));
+        };
+        if self.detach {
+            print_id(id, format)?;
+            return Ok(Exit::Done);
+        }
+        let wait = self.wait_for.map_or(UNLIMITED, Into::into);
+        let farewell = Farewell::new(format!("task {id} goes on: taskgrid client result {id}"));
+        let printed = result::print_results(client, &[id], wait, format).await;
+        farewell.unsaid();
+        printed.map_err(|failure| with_id(failure, id))
+    }
+}
+
+/// Whatever went wrong after the receipt, the task is stored.
+fn with_id(failure: Failure, id: TaskId) -> Failure {
+    if failure.exit == Exit::Unreachable {
+        failure.hint(format!("task {id} is stored: taskgrid client result {id}"))
+    } else {
+        failure
+    }
+}
+
+fn print_id(id: TaskId, format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Text | Format::Id => Ok(output::print_line(id.to_string())?),
+        Format::Json | Format::Ndjson => output::print_json(format, &[Sent { id: id.0 }], true),
+    }
+}

@@ -1,0 +1,265 @@
+//! How the program ends: exit codes, and the one place where errors are printed.
+
+use std::fmt;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use crate::{client, rpc, telemetry};
+
+/// The exit codes. A stable part of the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done and succeeded.
+    Done,
+    /// A task failed or was cancelled.
+    TaskFailed,
+    /// Wrong usage, or a payload or type that is refused as wrong.
+    WrongInput,
+    /// There is no such task, or it is no longer kept.
+    NotFound,
+    /// The time to wait has passed; the task goes on.
+    TimedOut,
+    /// The grid cannot be reached.
+    Unreachable,
+    /// Refused: try later.
+    Refused,
+    /// Not allowed.
+    NotAllowed,
+    /// A key, a port or a data directory is in use for something else.
+    Conflict,
+    /// A bug, or a broken system.
+    Internal,
+    /// Stopped by Ctrl-C.
+    Interrupted,
+}
+
+impl Exit {
+    /// The number that the shell sees.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::TaskFailed => 1,
+            Self::WrongInput => 2,
+            Self::NotFound => 3,
+            Self::TimedOut => 4,
+            Self::Unreachable => 5,
+            Self::Refused => 6,
+            Self::NotAllowed => 7,
+            Self::Conflict => 8,
+            Self::Internal => 70,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+/// Why a command did not do what was asked, for a person and for the shell.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// Printed as `error: …`; nothing is printed when empty.
+    pub message: String,
+    /// Printed as `hint: …` below it.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure with a message.
+    pub fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self { exit, message: message.to_string(), hint: None }
+    }
+
+    /// A failure of which everything was said before.
+    #[must_use]
+    pub fn silent(exit: Exit) -> Self {
+        Self { exit, message: String::new(), hint: None }
+    }
+
+    /// With the next step to take.
+    #[must_use]
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// Prints it to stderr and gives the exit code.
+    #[must_use]
+    pub fn report(self) -> ExitCode {
+        if !self.message.is_empty() {
+            complain(&self.message);
+        }
+        if let Some(hint) = &self.hint {
+            say("hint", "36", hint);
+        }
+        self.exit.into()
+    }
+}
+
+/// Prints `error: …` to stderr: for what does not end the command at once.
+pub(super) fn complain(message: &str) {
+    say("error", "31", message);
+}
+
+fn say(label: &str, colour: &str, message: &str) {
+    let mut stderr = io::stderr().lock();
+    let line = if stderr.is_terminal() && !super::no_colour() {
+        format!("\x1b[1;{colour}m{label}:\x1b[0m {message}\n")
+    } else {
+        format!("{label}: {message}\n")
+    };
+    // Where stderr is gone too, there is nobody left to tell.
+    stderr.write_all(line.as_bytes()).ok();
+}
+
+impl From<client::Error> for Failure {
+    fn from(error: client::Error) -> Self {
+        use client::Error;
+        let exit = match &error {
+            Error::Unreachable { .. } => Exit::Unreachable,
+            Error::Refused { .. } => Exit::Refused,
+            Error::WrongInput { .. } | Error::UnknownType { .. } => Exit::WrongInput,
+            Error::Conflict { .. } => Exit::Conflict,
+            Error::NotFound { .. } | Error::Expired { .. } | Error::CursorTooOld { .. } => {
+                Exit::NotFound
+            }
+            Error::TimedOut { .. } => Exit::TimedOut,
+            Error::TaskFailed(_) | Error::TaskCancelled(_) => Exit::TaskFailed,
+            Error::NotAllowed { .. } => Exit::NotAllowed,
+            Error::Internal { .. } => Exit::Internal,
+        };
+        let failure = Self::new(exit, &error);
+        match &error {
+            Error::Unreachable { .. } => failure.hint(
+                "is the grid up? `taskgrid up` starts one here; --dispatcher says where it is",
+            ),
+            Error::Refused { .. } => failure.hint("nothing was stored; try again later"),
+            Error::Conflict { .. } => {
+                failure.hint("a key names one batch: take another key for other tasks")
+            }
+            Error::TimedOut { id, .. } => {
+                failure.hint(format!("it goes on: taskgrid client result {id}"))
+            }
+            Error::TaskFailed(task) | Error::TaskCancelled(task) => failure.hint(format!(
+                "taskgrid client status {0} tells its story, taskgrid client retry {0} tries again",
+                task.id
+            )),
+            Error::WrongInput { .. }
+            | Error::UnknownType { .. }
+            | Error::NotFound { .. }
+            | Error::Expired { .. }
+            | Error::CursorTooOld { .. }
+            | Error::NotAllowed { .. }
+            | Error::Internal { .. } => failure,
+        }
+    }
+}
+
+impl From<rpc::Error> for Failure {
+    fn from(error: rpc::Error) -> Self {
+        use rpc::Error;
+        match &error {
+            Error::AddressInUse { .. } => Self::new(Exit::Conflict, &error)
+                .hint("another one may be running; --port 0 takes any free port"),
+            Error::NotLoopback { .. } | Error::Resolve { .. } | Error::BadUrl { .. } => {
+                Self::new(Exit::WrongInput, &error)
+            }
+            Error::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Self::new(Exit::NotAllowed, &error)
+            }
+            Error::Listen { .. } | Error::Serve(_) => Self::new(Exit::Internal, &error),
+        }
+    }
+}
+
+impl From<telemetry::Error> for Failure {
+    fn from(error: telemetry::Error) -> Self {
+        match &error {
+            telemetry::Error::BadFilter { .. } => Self::new(Exit::WrongInput, &error),
+            telemetry::Error::Started(_) => Self::new(Exit::Internal, &error),
+        }
+    }
+}
+
+/// What the system refused while reading or printing. Whoever reads our stdout may
+/// leave when they have seen enough (`| head`): that is no failure of ours.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::silent(Exit::Done),
+            _ => Self::new(Exit::Internal, error),
+        }
+    }
+}
+
+/// Errors of roles. Known ones keep their exit codes through `anyhow`.
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        let error = match error.downcast::<rpc::Error>() {
+            Ok(known) => return known.into(),
+            Err(other) => other,
+        };
+        match error.downcast::<client::Error>() {
+            Ok(known) => known.into(),
+            Err(other) => Self::new(Exit::Internal, format!("{other:#}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::fake;
+    use crate::core::id::TaskId;
+    use crate::core::task::Status;
+
+    #[test]
+    fn every_error_of_the_client_has_the_exit_code_of_the_manual() {
+        let problem = || "because".to_owned();
+        let task = || Box::new(fake::view(17, Status::Failed));
+        let id = TaskId(17);
+        let cases = [
+            (client::Error::TaskFailed(task()), 1),
+            (client::Error::TaskCancelled(task()), 1),
+            (client::Error::WrongInput { problem: problem() }, 2),
+            (client::Error::UnknownType { problem: problem() }, 2),
+            (client::Error::NotFound { id }, 3),
+            (client::Error::Expired { id }, 3),
+            (client::Error::CursorTooOld { problem: problem() }, 3),
+            (client::Error::TimedOut { id, waited: std::time::Duration::from_secs(1) }, 4),
+            (client::Error::Unreachable { url: problem(), problem: problem() }, 5),
+            (client::Error::Refused { problem: problem() }, 6),
+            (client::Error::NotAllowed { problem: problem() }, 7),
+            (client::Error::Conflict { problem: problem() }, 8),
+            (client::Error::Internal { problem: problem() }, 70),
+        ];
+        for (error, code) in cases {
+            let message = error.to_string();
+            assert_eq!(Failure::from(error).exit.code(), code, "{message}");
+        }
+        assert_eq!(Exit::Done.code(), 0);
+        assert_eq!(Exit::Interrupted.code(), 130);
+    }
+
+    #[test]
+    fn a_port_in_use_is_a_conflict_also_through_the_roles_error() {
+        let address = ([127, 0, 0, 1], 50052).into();
+        let error = anyhow::Error::from(rpc::Error::AddressInUse { address });
+        let failure = Failure::from(error);
+        assert_eq!(failure.exit, Exit::Conflict);
+        assert_eq!(failure.message, "cannot listen on 127.0.0.1:50052: address in use");
+        assert!(failure.hint.is_some());
+    }
+
+    #[test]
+    fn a_reader_who_leaves_is_no_failure() {
+        let failure = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!((failure.exit, failure.message.as_str()), (Exit::Done, ""));
+    }
+}

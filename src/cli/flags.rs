@@ -1,0 +1,91 @@
+//! Flags that several commands share.
+
+use clap::{Args, ValueEnum};
+
+use crate::client::Task;
+use crate::telemetry;
+
+/// How to log.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logging")]
+pub(super) struct LogFlags {
+    /// How log lines look
+    #[arg(
+        long = "log-format",
+        env = "TASKGRID_LOG_FORMAT",
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "text",
+        hide_possible_values = true,
+        global = true,
+        help = "How log lines look on stderr: text or json"
+    )]
+    pub(super) format: LogFormat,
+    /// What to log
+    #[arg(
+        long = "log-level",
+        env = "TASKGRID_LOG_LEVEL",
+        value_name = "LEVEL",
+        global = true,
+        help = "What to log: error, warn, info, debug, trace, or target=level,… [default: info \
+                for roles, warn for the client]"
+    )]
+    pub(super) level: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum LogFormat {
+    Text,
+    Json,
+}
+
+impl From<LogFormat> for telemetry::LogFormat {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
+/// What to ask for beside type and payload.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct TaskFlags {
+    /// How urgent: 0 (most) to 9 [default: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
+    pub(super) priority: Option<u8>,
+    /// Not to be started before this has passed (10m, 1h 30m)
+    #[arg(long, value_name = "DURATION")]
+    pub(super) delay: Option<humantime::Duration>,
+    /// The longest one attempt may run [default: no limit]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) timeout: Option<humantime::Duration>,
+    /// Errors of its handler until it fails, 1 to 1000 [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) max_attempts: Option<u32>,
+    /// Lost workers until its one run alone, 0 to 1000; with 0, and --max-attempts 1, it
+    /// is started at most once [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(super) max_crashes: Option<u32>,
+}
+
+impl TaskFlags {
+    pub(super) fn apply(&self, mut task: Task) -> Task {
+        if let Some(priority) = self.priority {
+            task = task.priority(priority);
+        }
+        if let Some(delay) = self.delay {
+            task = task.delay(*delay);
+        }
+        if let Some(timeout) = self.timeout {
+            task = task.timeout(*timeout);
+        }
+        if let Some(max_attempts) = self.max_attempts {
+            task = task.max_attempts(max_attempts);
+        }
+        if let Some(max_crashes) = self.max_crashes {
+            task = task.max_crashes(max_crashes);
+        }
+        task
+    }
+}

@@ -1,0 +1,152 @@
+//! The command line: flags and environment become the roles' configurations, or a
+//! call of the client. Nothing else reads flags or the environment, and nothing
+//! else prints. What this module does not do: it knows no rule of the grid.
+
+use std::future::Future;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::shutdown::Shutdown;
+use crate::telemetry;
+
+mod client;
+mod demo;
+mod exit;
+mod flags;
+mod output;
+mod payload;
+mod roles;
+mod signals;
+
+#[cfg(test)]
+mod tests;
+
+pub use exit::{Exit, Failure};
+
+use flags::LogFlags;
+use signals::Signals;
+
+/// A distributed task system in one binary: durable queue, workers, results.
+#[derive(Debug, Parser)]
+#[command(name = "taskgrid", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "`taskgrid up --demo` starts a whole grid here and shows it at work.")]
+pub struct Cli {
+    #[command(flatten)]
+    log: LogFlags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(roles::Up),
+    Nameservice(roles::Nameservice),
+    Dispatcher(roles::Dispatcher),
+    Worker(roles::Worker),
+    Client(client::ClientFlags),
+    /// Print a completion script for a shell
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Cli {
+    /// What the command line asks for. Help and version are printed here and come
+    /// back as a silent failure with the exit code 0.
+    pub fn read() -> Result<Self, Failure> {
+        Self::try_parse().map_err(|refused| {
+            let exit = if refused.use_stderr() { Exit::WrongInput } else { Exit::Done };
+            // Where help cannot be printed, nobody reads.
+            refused.print().ok();
+            Failure::silent(exit)
+        })
+    }
+
+    /// Starts logging as the flags say: a role tells what it does, a call only what
+    /// is wrong.
+    pub fn start_telemetry(&self) -> Result<(), Failure> {
+        let usual = match &self.command {
+            Command::Client(_) | Command::Completions { .. } => "warn",
+            Command::Up(_)
+            | Command::Nameservice(_)
+            | Command::Dispatcher(_)
+            | Command::Worker(_) => "info",
+        };
+        let filter = self.log.level.as_deref().unwrap_or(usual);
+        Ok(telemetry::start(self.log.format.into(), filter, no_colour())?)
+    }
+
+    /// Does what was asked, to its end.
+    pub fn run(self) -> Result<Exit, Failure> {
+        let one_thread = matches!(self.command, Command::Client(_));
+        let runtime = runtime(one_thread)?;
+        let done = runtime.block_on(async {
+            let signals = Signals::listen()?;
+            match self.command {
+                Command::Up(up) => role(signals, |shutdown| up.run(shutdown)).await,
+                Command::Nameservice(flags) => role(signals, |s| flags.run(s)).await,
+                Command::Dispatcher(flags) => role(signals, |s| flags.run(s)).await,
+                Command::Worker(flags) => role(signals, |s| flags.run(s)).await,
+                Command::Client(call) => interruptible(signals, call.run()).await,
+                Command::Completions { shell } => completions(shell),
+            }
+        });
+        // A thread that waits for somebody to read or to type holds nothing up.
+        runtime.shutdown_background();
+        done
+    }
+}
+
+/// Whether `NO_COLOR` asks for none (<https://no-color.org>).
+fn no_colour() -> bool {
+    #[expect(clippy::disallowed_methods, reason = "this is the cli")]
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// A call needs one thread; a role uses the cores.
+fn runtime(one_thread: bool) -> Result<Runtime, Failure> {
+    let mut builder =
+        if one_thread { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    Ok(builder.enable_all().build()?)
+}
+
+/// Runs a role: the first signal lets it drain, the second ends it at once.
+async fn role<Role>(
+    mut signals: Signals,
+    start: impl FnOnce(Shutdown) -> Role,
+) -> Result<Exit, Failure>
+where
+    Role: Future<Output = anyhow::Result<Exit>>,
+{
+    let shutdown = Shutdown::new();
+    let role = start(shutdown.clone());
+    let stop = async {
+        signals.next().await;
+        tracing::info!("told to stop: draining");
+        shutdown.begin();
+        signals.next().await;
+    };
+    tokio::select! {
+        ended = role => Ok(ended?),
+        () = stop => Ok(Exit::Interrupted),
+    }
+}
+
+async fn interruptible(
+    mut signals: Signals,
+    call: impl Future<Output = Result<Exit, Failure>>,
+) -> Result<Exit, Failure> {
+    tokio::select! {
+        done = call => done,
+        () = signals.next() => Ok(Exit::Interrupted),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "taskgrid", &mut script);
+    output::print(&script)?;
+    Ok(Exit::Done)
+}

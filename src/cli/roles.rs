@@ -1,0 +1,258 @@
+//! The flags of the roles, and what they mean: the one place where they become a
+//! role's configuration.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::builder::FalseyValueParser;
+use clap::{Args, ValueEnum};
+
+use super::demo;
+use super::exit::Exit;
+use crate::core::limits;
+use crate::rpc::Listen;
+use crate::shutdown::Shutdown;
+
+/// Run a whole grid in this process: nameservice, dispatcher and five workers
+#[derive(Debug, Args)]
+pub(super) struct Up {
+    /// Send one task of each type, and show what became of them
+    #[arg(long)]
+    demo: bool,
+    /// Stop when the demonstration is over
+    #[arg(long, requires = "demo")]
+    once: bool,
+    /// Where tasks and results are kept [default: ./taskgrid-data; with --once, a
+    /// temporary one]
+    #[arg(long, env = "TASKGRID_UP_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+/// Run the nameservice: who serves which task type, and where
+#[derive(Debug, Args)]
+pub(super) struct Nameservice {
+    /// The address to listen on
+    #[arg(long, env = "TASKGRID_NAMESERVICE_HOST", default_value = "127.0.0.1")]
+    host: String,
+    /// The port to listen on; 0 for any free one
+    #[arg(long, env = "TASKGRID_NAMESERVICE_PORT", default_value_t = 50051)]
+    port: u16,
+    /// How long a registration outlives its last heartbeat
+    #[arg(long, env = "TASKGRID_NAMESERVICE_TTL", value_name = "DURATION", default_value = "15s")]
+    ttl: humantime::Duration,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+/// Run a dispatcher: the durable queue, which pushes tasks to workers and keeps results
+#[derive(Debug, Args)]
+pub(super) struct Dispatcher {
+    /// The address to listen on
+    #[arg(long, env = "TASKGRID_DISPATCHER_HOST", default_value = "127.0.0.1")]
+    host: String,
+    /// The port to listen on; 0 for any free one
+    #[arg(long, env = "TASKGRID_DISPATCHER_PORT", default_value_t = 50052)]
+    port: u16,
+    #[command(flatten)]
+    nameservices: Nameservices,
+    /// Where tasks and results are kept
+    #[arg(
+        long,
+        env = "TASKGRID_DISPATCHER_DATA_DIR",
+        value_name = "DIR",
+        default_value = "taskgrid-data"
+    )]
+    data_dir: PathBuf,
+    /// What a receipt survives: a power cut (sync), or a crash of this process (os)
+    #[arg(
+        long,
+        env = "TASKGRID_DISPATCHER_DURABILITY",
+        value_name = "MODE",
+        value_enum,
+        default_value = "sync",
+        hide_possible_values = true
+    )]
+    durability: Durability,
+    /// How long a silent worker keeps its tasks
+    #[arg(long, env = "TASKGRID_DISPATCHER_LEASE", value_name = "DURATION", default_value = "10s")]
+    lease: humantime::Duration,
+    /// How long results are kept
+    #[arg(
+        long,
+        env = "TASKGRID_DISPATCHER_RETAIN",
+        value_name = "DURATION",
+        default_value = "24h"
+    )]
+    retain: humantime::Duration,
+    /// How many ended tasks are kept at most
+    #[arg(
+        long,
+        env = "TASKGRID_DISPATCHER_RETAIN_TASKS",
+        value_name = "N",
+        default_value_t = limits::RETAIN_TASKS
+    )]
+    retain_tasks: u64,
+    /// The largest payload, and the largest result, at most 64MiB
+    #[arg(
+        long,
+        env = "TASKGRID_DISPATCHER_MAX_PAYLOAD",
+        value_name = "SIZE",
+        default_value = "4MiB",
+        value_parser = payload_size
+    )]
+    max_payload: ByteSize,
+    /// How many tasks may wait and run; more are refused
+    #[arg(
+        long,
+        env = "TASKGRID_DISPATCHER_MAX_QUEUED",
+        value_name = "N",
+        default_value_t = limits::QUEUED_TASKS
+    )]
+    max_queued: u64,
+    /// How many bytes of payloads may wait and run; more are refused
+    #[arg(
+        long,
+        env = "TASKGRID_DISPATCHER_MAX_QUEUED_BYTES",
+        value_name = "SIZE",
+        default_value = "64GiB"
+    )]
+    max_queued_bytes: ByteSize,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+/// Run a worker of built-in task types
+#[derive(Debug, Args)]
+pub(super) struct Worker {
+    /// A task type to serve: reverse, sum, hash, upper or wait; may be repeated
+    #[arg(
+        long = "type",
+        env = "TASKGRID_WORKER_TYPE",
+        value_name = "TYPE",
+        value_delimiter = ',',
+        required = true
+    )]
+    types: Vec<String>,
+    /// The address to listen on
+    #[arg(long, env = "TASKGRID_WORKER_HOST", default_value = "127.0.0.1")]
+    host: String,
+    /// The port to listen on; 0 for any free one [default: 50060 for reverse, 50061 sum,
+    /// 50062 hash, 50063 upper, 50064 wait, else 50065]
+    #[arg(long, env = "TASKGRID_WORKER_PORT")]
+    port: Option<u16>,
+    /// How many tasks it runs at once [default: the number of cores; more for wait]
+    #[arg(
+        long,
+        env = "TASKGRID_WORKER_SLOTS",
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::SLOTS))
+    )]
+    slots: Option<u32>,
+    /// Where dispatchers reach it [default: this host as others see it]
+    #[arg(long, env = "TASKGRID_WORKER_ADVERTISE", value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    #[command(flatten)]
+    nameservices: Nameservices,
+    /// Names it across its restarts [default: made of its types and its address]
+    #[arg(long, env = "TASKGRID_WORKER_ID", value_name = "ID")]
+    id: Option<String>,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+/// What all roles take.
+#[derive(Debug, Args)]
+struct Shared {
+    /// Allow listening beyond this machine although nobody is asked who they are
+    #[arg(long, env = "TASKGRID_INSECURE", value_parser = FalseyValueParser::new())]
+    insecure: bool,
+    /// How long open work may take once the role was told to stop
+    #[arg(long, env = "TASKGRID_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "10s")]
+    drain_timeout: humantime::Duration,
+}
+
+#[derive(Debug, Args)]
+struct Nameservices {
+    /// Where the nameservice is; several are separated by commas
+    #[arg(
+        long = "nameservice",
+        env = "TASKGRID_NAMESERVICE",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:50051"
+    )]
+    urls: Vec<String>,
+}
+
+/// What a receipt survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Durability {
+    Sync,
+    Os,
+}
+
+impl Up {
+    /// Runs a whole grid until `shutdown` begins, or until its demonstration is
+    /// over.
+    #[expect(clippy::unused_async, reason = "the role itself is not built in yet")]
+    pub(super) async fn run(self, _shutdown: Shutdown) -> anyhow::Result<Exit> {
+        anyhow::bail!("this build has no grid yet: {self:?}, {:?}", demo::TASKS)
+    }
+}
+
+impl Nameservice {
+    /// Runs the nameservice until `shutdown` begins.
+    #[expect(clippy::unused_async, reason = "the role itself is not built in yet")]
+    pub(super) async fn run(self, _shutdown: Shutdown) -> anyhow::Result<Exit> {
+        let listen = self.shared.listen(self.host, self.port);
+        let ttl: Duration = self.ttl.into();
+        anyhow::bail!("this build has no nameservice yet: {listen:?}, {ttl:?}")
+    }
+}
+
+impl Dispatcher {
+    /// Runs a dispatcher until `shutdown` begins.
+    #[expect(clippy::unused_async, reason = "the role itself is not built in yet")]
+    pub(super) async fn run(self, _shutdown: Shutdown) -> anyhow::Result<Exit> {
+        anyhow::bail!("this build has no dispatcher yet: {self:?}")
+    }
+}
+
+impl Worker {
+    /// Runs a worker until `shutdown` begins.
+    #[expect(clippy::unused_async, reason = "the role itself is not built in yet")]
+    pub(super) async fn run(self, _shutdown: Shutdown) -> anyhow::Result<Exit> {
+        let port = self.port.unwrap_or_else(|| usual_port(&self.types));
+        anyhow::bail!("this build has no worker yet: {self:?}, {port}")
+    }
+}
+
+impl Shared {
+    fn listen(&self, host: String, port: u16) -> Listen {
+        Listen { host, port, insecure: self.insecure }
+    }
+}
+
+/// The port of a worker that was given none: its first type's own.
+fn usual_port(types: &[String]) -> u16 {
+    match types.first().map(String::as_str) {
+        Some("reverse") => 50060,
+        Some("sum") => 50061,
+        Some("hash") => 50062,
+        Some("upper") => 50063,
+        Some("wait") => 50064,
+        Some(_) | None => 50065,
+    }
+}
+
+fn payload_size(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse()?;
+    if (1..=limits::PAYLOAD_BYTES_MAX).contains(&size.as_u64()) {
+        Ok(size)
+    } else {
+        Err("a payload may have 1 B to 64 MiB".to_owned())
+    }
+}
