@@ -1,0 +1,138 @@
+//! The binary as a person or a script meets it, where no grid is needed.
+
+use snapbox::cmd::{Command, cargo_bin};
+use snapbox::str;
+
+#[test]
+fn the_help_shows_what_there_is() {
+    taskgrid("--help").assert().success().stderr_eq("").stdout_eq(str![[r#"
+A distributed task system in one binary: durable queue, workers, results
+
+Usage: taskgrid [OPTIONS] <COMMAND>
+
+Commands:
+  up           Run a whole grid in this process: nameservice, dispatcher and five workers
+  nameservice  Run the nameservice: who serves which task type, and where
+  dispatcher   Run a dispatcher: the durable queue, which pushes tasks to workers and keeps results
+  worker       Run a worker of built-in task types
+  client       Send tasks, wait for results, see how tasks stand
+  completions  Print a completion script for a shell
+  help         Print this message or the help of the given subcommand(s)
+
+Options:
+  -h, --help     Print help
+  -V, --version  Print version
+
+Logging:
+      --log-format <FORMAT>  How log lines look on stderr: text or json [env: TASKGRID_LOG_FORMAT=]
+                             [default: text]
+      --log-level <LEVEL>    What to log: error, warn, info, debug, trace, or target=level,…
+                             [default: info for roles, warn for the client] [env:
+                             TASKGRID_LOG_LEVEL=]
+
+`taskgrid up --demo` starts a whole grid here and shows it at work.
+
+"#]]);
+}
+
+#[test]
+fn without_a_command_the_help_is_an_error() {
+    taskgrid("").assert().code(2).stdout_eq("");
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_why() {
+    taskgrid("client send sum [1] --priority 10").assert().code(2).stdout_eq("").stderr_eq(str![[
+        r#"
+error: invalid value '10' for '--priority <N>': 10 is not in 0..=9
+
+For more information, try '--help'.
+
+"#
+    ]]);
+}
+
+#[test]
+fn a_send_without_a_grid_ends_with_5_and_a_hint() {
+    // Nobody listens on a port that was let go again.
+    let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    taskgrid(&format!("client send sum [1,2,3] --patience 0s --dispatcher {addr}"))
+        .assert()
+        .code(5)
+        .stdout_eq("")
+        .stderr_eq(str![[r#"
+error: cannot reach the dispatcher at 127.0.0.1:[..]: Connection refused (os error 111)
+hint: is the grid up? `taskgrid up` starts one here; --dispatcher says where it is
+
+"#]]);
+}
+
+#[test]
+fn an_address_that_is_none_ends_with_2() {
+    taskgrid("client types --dispatcher nonsense").assert().code(2).stdout_eq("").stderr_eq(str![
+        [r#"
+error: "nonsense" is no address of a server: it names no port; it looks like http://host:port
+
+"#]
+    ]);
+}
+
+#[test]
+fn a_file_that_is_not_there_ends_with_2() {
+    taskgrid("client submit nowhere.ndjson").assert().code(2).stdout_eq("").stderr_eq(str![[r#"
+error: cannot read nowhere.ndjson: No such file or directory (os error 2)
+
+"#]]);
+    taskgrid("client send sum @nowhere.json").assert().code(2).stdout_eq("").stderr_eq(str![[r#"
+error: cannot read nowhere.json: No such file or directory (os error 2)
+hint: @ names a file, - is stdin; text that begins with @ is written @@
+
+"#]]);
+}
+
+#[test]
+fn a_log_level_that_is_none_ends_with_2() {
+    taskgrid("client types --log-level taskgrid=loud").assert().code(2).stdout_eq("").stderr_eq(
+        str![[r#"
+error: "taskgrid=loud" is no log level: try info, debug, or info,taskgrid=debug
+
+"#]],
+    );
+}
+
+#[test]
+fn flags_have_environment_variables() {
+    taskgrid("client types --patience 0s")
+        .env("TASKGRID_DISPATCHER", "elsewhere")
+        .assert()
+        .code(2)
+        .stderr_eq("error: \"elsewhere\" is no address[..]\n");
+}
+
+#[test]
+fn the_version_and_the_completions_are_printed() {
+    let version = format!("taskgrid {}\n", env!("CARGO_PKG_VERSION"));
+    taskgrid("--version").assert().success().stdout_eq(version);
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = taskgrid(&format!("completions {shell}")).output().unwrap();
+        assert!(script.status.success() && script.stdout.len() > 1_000, "{shell}");
+    }
+}
+
+#[test]
+fn an_empty_input_is_no_task_and_no_failure() {
+    taskgrid("client submit -")
+        .stdin("\n\n")
+        .assert()
+        .success()
+        .stdout_eq("")
+        .stderr_eq("0 stored\n");
+}
+
+/// The binary with these arguments, and nothing of this environment that it reads.
+fn taskgrid(arguments: &str) -> Command {
+    let command = Command::new(cargo_bin!("taskgrid")).args(arguments.split_whitespace());
+    ["TASKGRID_DISPATCHER", "TASKGRID_PATIENCE", "TASKGRID_LOG_LEVEL", "TASKGRID_LOG_FORMAT"]
+        .into_iter()
+        .fold(command, Command::env_remove)
+}
