@@ -53,7 +53,7 @@ For more information, try '--help'.
 }
 
 #[test]
-fn a_type_without_a_grid_ends_with_5_and_a_hint() {
+fn a_send_without_a_grid_ends_with_5_and_a_hint() {
     // Nobody listens on a port that was let go again.
     let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     taskgrid(&format!("client send sum [1,2,3] --patience 0s --dispatcher {addr}"))
@@ -61,7 +61,7 @@ fn a_type_without_a_grid_ends_with_5_and_a_hint() {
         .code(5)
         .stdout_eq("")
         .stderr_eq(str![[r#"
-error: cannot reach the dispatcher at 127.0.0.1:39405: Connection refused (os error 111)
+error: cannot reach the dispatcher at 127.0.0.1:[..]: Connection refused (os error 111)
 hint: is the grid up? `taskgrid up` starts one here; --dispatcher says where it is
 
 "#]]);

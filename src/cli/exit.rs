@@ -90,6 +90,7 @@ impl Failure {
     }
 
     /// Prints it to stderr and gives the exit code.
+    #[must_use]
     pub fn report(self) -> ExitCode {
         if !self.message.is_empty() {
             complain(&self.message);

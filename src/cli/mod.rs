@@ -85,10 +85,10 @@ impl Cli {
         let done = runtime.block_on(async {
             let signals = Signals::listen()?;
             match self.command {
-                Command::Up(up) => role(signals, |shutdown| up.run(shutdown)).await,
-                Command::Nameservice(flags) => role(signals, |s| flags.run(s)).await,
-                Command::Dispatcher(flags) => role(signals, |s| flags.run(s)).await,
-                Command::Worker(flags) => role(signals, |s| flags.run(s)).await,
+                Command::Up(up) => role(signals, async |s| up.run(s).await).await,
+                Command::Nameservice(flags) => role(signals, async |s| Ok(flags.run(s).await?)).await,
+                Command::Dispatcher(flags) => role(signals, async |s| Ok(flags.run(s).await?)).await,
+                Command::Worker(flags) => role(signals, async |s| Ok(flags.run(s).await?)).await,
                 Command::Client(call) => interruptible(signals, call.run()).await,
                 Command::Completions { shell } => completions(shell),
             }
@@ -113,13 +113,10 @@ fn runtime(one_thread: bool) -> Result<Runtime, Failure> {
 }
 
 /// Runs a role: the first signal lets it drain, the second ends it at once.
-async fn role<Role>(
+async fn role(
     mut signals: Signals,
-    start: impl FnOnce(Shutdown) -> Role,
-) -> Result<Exit, Failure>
-where
-    Role: Future<Output = anyhow::Result<Exit>>,
-{
+    start: impl AsyncFnOnce(Shutdown) -> Result<Exit, Failure>,
+) -> Result<Exit, Failure> {
     let shutdown = Shutdown::new();
     let role = start(shutdown.clone());
     let stop = async {
@@ -129,7 +126,7 @@ where
         signals.next().await;
     };
     tokio::select! {
-        ended = role => Ok(ended?),
+        ended = role => ended,
         () = stop => Ok(Exit::Interrupted),
     }
 }

@@ -132,3 +132,28 @@ pub(super) fn tell(line: &str) {
     // Where stderr is gone, there is nobody to tell.
     writeln!(io::stderr(), "{line}").ok();
 }
+
+/// Something to say only if what it belongs to is broken off, as by Ctrl-C.
+#[derive(Debug)]
+pub(super) struct Farewell {
+    line: String,
+}
+
+impl Farewell {
+    pub(super) fn new(line: impl Into<String>) -> Self {
+        Self { line: line.into() }
+    }
+
+    /// It came to its end: nothing is said.
+    pub(super) fn unsaid(mut self) {
+        self.line.clear();
+    }
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if !self.line.is_empty() {
+            tell(&self.line);
+        }
+    }
+}

@@ -9,7 +9,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 
 use super::demo;
-use super::exit::Exit;
+use super::exit::{Exit, Failure};
 use super::output;
 use crate::client::Client;
 use crate::core::limits;
@@ -207,7 +207,7 @@ enum Durability {
 impl Up {
     /// Runs a whole grid until `shutdown` begins, or until its demonstration is
     /// over.
-    pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    pub(super) async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
         let temporary = if self.once && self.data_dir.is_none() {
             Some(tempfile::tempdir().context("cannot make a temporary directory")?)
         } else {
@@ -219,17 +219,18 @@ impl Up {
         };
         let storage = Storage::Directory { path: path.clone(), durability: Durability::Sync.into() };
         let drain_timeout = self.shared.drain_timeout.into();
-        let grid = Grid::bind(grid::Config { storage, usual_ports: true, drain_timeout }).await?;
+        let grid = Grid::bind(grid::Config { storage, usual_ports: true, drain_timeout }).await;
+        let grid = grid.map_err(anyhow::Error::from)?;
         let addresses = grid.addr();
         let client = Client::connect(&addresses.dispatcher.to_string())?;
         let running = tokio::spawn(grid.run(shutdown.clone()));
         let shown = async {
-            grid::ready(&client).await?;
-            output::note(&whereabouts(&addresses, &path))?;
+            grid::ready(&client).await.map_err(anyhow::Error::from)?;
+            output::tell(&whereabouts(&addresses, &path));
             if !self.demo {
-                return anyhow::Ok(Exit::Done);
+                return Ok::<_, Failure>(Exit::Done);
             }
-            Ok(demo::show(&client).await?)
+            demo::show(&client).await
         };
         let shown = tokio::select! {
             shown = shown => shown,
@@ -238,7 +239,8 @@ impl Up {
         if self.once || shown.is_err() {
             shutdown.begin();
         }
-        running.await.context("the grid panicked")??;
+        let ended = running.await.context("the grid panicked")?;
+        ended.map_err(anyhow::Error::from)?;
         if let Some(directory) = temporary {
             directory.close().context("cannot remove the temporary directory")?;
         }

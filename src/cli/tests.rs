@@ -1,6 +1,9 @@
+use std::fs;
+
 use clap::{CommandFactory as _, Parser as _};
 
 use super::Cli;
+use crate::client::fake::Fake;
 
 #[test]
 fn the_flags_do_not_contradict_each_other() {
@@ -56,5 +59,55 @@ fn the_roles_take_their_flags() {
     ] {
         let parsed = Cli::try_parse_from(line.split_whitespace());
         assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+    }
+}
+
+#[test]
+fn every_verb_ends_as_the_manual_says() {
+    let serving = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let fake = serving.block_on(async { Fake::start() });
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tasks");
+    fs::write(&file, "one\ntwo\n").unwrap();
+    let file = file.display().to_string();
+    // Tasks 1, 2 and 3, of which the last two fail and hang.
+    let cases: &[(&str, u8)] = &[
+        ("send echo hello", 0),
+        ("send fail hello", 1),
+        ("send hang hello --detach", 0),
+        ("send hang hello --wait-for 0s", 4),
+        ("send nope hello", 2),
+        ("send echo bad", 2),
+        ("send echo hello -o json", 0),
+        ("result 1", 0),
+        ("result 1 1 -o ndjson", 0),
+        ("result 1 2", 1),
+        ("result 99", 3),
+        ("result 3 --wait 0s", 4),
+        ("status 1 2 3", 0),
+        ("status 1 -o json", 0),
+        ("status 99", 3),
+        ("list", 0),
+        ("list --status failed --type fail -o json", 0),
+        ("list -o id --limit 2", 0),
+        ("types", 0),
+        ("workers -o json", 0),
+        ("cancel 3", 0),
+        ("cancel 1", 1),
+        ("retry 2", 0),
+        ("retry 99", 3),
+        ("watch 1", 0),
+        ("watch 1 2", 1),
+        ("submit FILE --type echo", 0),
+        ("submit FILE --type fail", 1),
+        ("submit FILE --type nope", 2),
+        ("submit FILE", 2),
+        ("submit FILE --type hang --detach", 0),
+    ];
+    for (line, code) in cases {
+        let line = format!("taskgrid client --dispatcher {} {line}", fake.url());
+        let cli = Cli::try_parse_from(line.replace("FILE", &file).split(' ')).unwrap();
+        let exit = cli.run().unwrap_or_else(|failure| failure.exit);
+        assert_eq!(exit.code(), *code, "{line}");
     }
 }

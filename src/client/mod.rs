@@ -395,10 +395,7 @@ impl Client {
     async fn get_once(&self, request: v1::GetRequest) -> Result<Vec<v1::Found>, Error> {
         let waits = request.wait_ms > 0;
         let connection = if waits { &self.shared.waits } else { &self.shared.calls };
-        let permit = match waits {
-            true => Some(self.shared.waiting.acquire().await),
-            false => None,
-        };
+        let permit = if waits { Some(self.shared.waiting.acquire().await) } else { None };
         let call = || {
             let (request, mut connection) = (request.clone(), connection.clone());
             async move { connection.get(request).await }

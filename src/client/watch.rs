@@ -127,7 +127,8 @@ impl Watching {
                 }
                 // A dispatcher that drains ends its streams in good order.
                 Ok(None) => {
-                    self.lost(&Status::unavailable("the dispatcher ended the stream")).await?
+                    let ended = Status::unavailable("the dispatcher ended the stream");
+                    self.lost(&ended).await?;
                 }
                 Err(status) => self.lost(&status).await?,
             }

@@ -26,7 +26,7 @@ impl Cancel {
                 Status::Cancelled | Status::Pending | Status::Running => {}
                 ended @ (Status::Completed | Status::Failed) => {
                     let problem = format!("task {} had {} before", task.id, ended.as_str());
-                    note(Failure::new(Exit::TaskFailed, problem), &mut exit);
+                    note(&Failure::new(Exit::TaskFailed, problem), &mut exit);
                 }
             }
         }

@@ -119,14 +119,14 @@ fn tasks(found: Vec<Found>, exit: &mut Exit) -> Vec<TaskView> {
     for one in found {
         match one.into_task() {
             Ok(task) => tasks.push(task),
-            Err(error) => note(error.into(), exit),
+            Err(error) => note(&error.into(), exit),
         }
     }
     tasks
 }
 
 /// Says what is wrong with one of several; the first keeps the exit code.
-fn note(failure: Failure, exit: &mut Exit) {
+fn note(failure: &Failure, exit: &mut Exit) {
     complain(&failure.message);
     if *exit == Exit::Done {
         *exit = failure.exit;

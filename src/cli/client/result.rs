@@ -57,7 +57,7 @@ pub(super) async fn print_results(
             }
             Ok(_) => {}
             Err(error) if single => return Err(error.into()),
-            Err(error) => note(error.into(), &mut exit),
+            Err(error) => note(&error.into(), &mut exit),
         }
     }
     Ok(exit)

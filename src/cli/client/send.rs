@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::exit::{Exit, Failure};
 use super::super::flags::TaskFlags;
-use super::super::output::{self, Format};
+use super::super::output::{self, Farewell, Format};
 use super::super::payload;
 use super::result::{self, UNLIMITED};
 use crate::client::{Client, SubmitOptions, Task};
@@ -60,7 +60,9 @@ impl Send {
             return Ok(Exit::Done);
         }
         let wait = self.wait_for.map_or(UNLIMITED, Into::into);
+        let farewell = Farewell::new(format!("task {id} goes on: taskgrid client result {id}"));
         let printed = result::print_results(client, &[id], wait, format).await;
+        farewell.unsaid();
         printed.map_err(|failure| with_id(failure, id))
     }
 }

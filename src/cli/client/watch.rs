@@ -93,7 +93,7 @@ async fn open(
             let problem = format!("task {} had {} before", task.id, task.status.as_str());
             match task.status {
                 Status::Completed => tracing::warn!("{problem}"),
-                _ => note(Failure::new(Exit::TaskFailed, problem), exit),
+                _ => note(&Failure::new(Exit::TaskFailed, problem), exit),
             }
         } else {
             open.insert(task.id);

@@ -68,7 +68,7 @@ impl Workers {
 
 impl From<WorkerStats> for Row {
     fn from(stats: WorkerStats) -> Self {
-        let status = match (stats.connected, stats.draining, stats.health()) {
+        let standing = match (stats.connected, stats.draining, stats.health()) {
             (true, true, _) => "draining",
             (true, false, _) => "connected",
             (false, _, Health::Unhealthy) => "unhealthy",
@@ -77,7 +77,7 @@ impl From<WorkerStats> for Row {
         Self {
             worker: stats.worker_id,
             address: stats.address,
-            status,
+            status: standing,
             connected: stats.connected,
             types: stats.types,
             slots: stats.slots,

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::super::exit::{Exit, Failure};
 use super::super::flags::TaskFlags;
-use super::super::output::Format;
+use super::super::output::{Farewell, Format};
 use crate::client::Client;
 
 mod input;
@@ -78,17 +78,15 @@ impl Submit {
         let settings =
             run::Settings { strict: self.strict, detach: self.detach, patience, progress: true };
         let (lines, printing) = printer::start(format, io::stdout());
+        let farewell = Farewell::new("run the same command again to go on where this ended");
         let outcome = run::run(client, batches, lines, settings).await;
+        farewell.unsaid();
         // What came before an error is printed; a reader who left ends it quietly.
         printing.await.map_err(|bug| Failure::new(Exit::Internal, bug))??;
-        let summary = outcome.map_err(|error| {
-            let failure = Failure::from(error);
-            match failure.exit {
-                Exit::Conflict => failure,
-                _ => failure.hint(
-                    "run the same command again: what is stored is not submitted a second time",
-                ),
-            }
+        let summary = outcome.map_err(|failure| match failure.exit {
+            Exit::Conflict => failure,
+            _ => failure
+                .hint("run the same command again: what is stored is not submitted a second time"),
         })?;
         Ok(summary.tell())
     }

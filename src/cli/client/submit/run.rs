@@ -85,7 +85,7 @@ pub(super) async fn run(
                 biased;
                 Some(ended) = run.steps.join_next() => run.step(ended).await?,
                 events = next(&mut run.watch) => run.events(events).await?,
-                batch = batches.recv() => run.batch(batch.transpose()?)?,
+                batch = batches.recv() => run.batch(batch.transpose()?),
             }
         } else if run.steps.is_empty() && run.open.is_empty() {
             run.progress.finish_and_clear();
@@ -172,10 +172,10 @@ impl Run {
             || self.open_bytes >= OPEN_BYTES
     }
 
-    fn batch(&mut self, batch: Option<Batch>) -> Result<(), Failure> {
+    fn batch(&mut self, batch: Option<Batch>) {
         let Some(mut batch) = batch else {
             self.reading = false;
-            return Ok(());
+            return;
         };
         let group = *self.group.get_or_insert_with(|| group_of(&batch.key));
         let bad = std::mem::take(&mut batch.bad);
@@ -186,7 +186,6 @@ impl Run {
                 store(&client, batch, group, patience).await.map(Step::Stored)
             });
         }
-        Ok(())
     }
 
     /// Reports lines that became no tasks.
