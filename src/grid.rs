@@ -85,10 +85,8 @@ pub struct Addresses {
 impl Grid {
     /// Binds all ports and opens the store.
     pub async fn bind(config: Config) -> Result<Self, Error> {
-        let listen = |port| Listen {
-            port: if config.usual_ports { port } else { 0 },
-            ..Listen::default()
-        };
+        let listen =
+            |port| Listen { port: if config.usual_ports { port } else { 0 }, ..Listen::default() };
         let drain_timeout = config.drain_timeout;
         let nameservice = Nameservice::bind(nameservice::Config {
             listen: listen(nameservice::Config::default().listen.port),

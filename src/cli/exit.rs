@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use crate::{client, rpc, telemetry};
+use crate::{client, dispatcher, grid, nameservice, rpc, store, telemetry, worker};
 
 /// The exit codes. A stable part of the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,17 +198,71 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Errors of roles. Known ones keep their exit codes through `anyhow`.
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        let error = match error.downcast::<rpc::Error>() {
-            Ok(known) => return known.into(),
-            Err(other) => other,
-        };
-        match error.downcast::<client::Error>() {
-            Ok(known) => known.into(),
-            Err(other) => Self::new(Exit::Internal, format!("{other:#}")),
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        use store::Error;
+        match &error {
+            Error::InUse { .. } => Self::new(Exit::Conflict, &error)
+                .hint("another dispatcher may be running; --data-dir takes another directory"),
+            Error::Unusable { .. } => Self::new(Exit::WrongInput, &error)
+                .hint("--data-dir takes a directory that this user can write"),
+            Error::Format { .. } => Self::new(Exit::Conflict, &error)
+                .hint("run the version that wrote it, or take another --data-dir"),
+            Error::Full => Self::new(Exit::Refused, &error)
+                .hint("free space on that disk and start again: what was receipted is safe"),
+            _ => Self::new(Exit::Internal, &error),
         }
+    }
+}
+
+impl From<dispatcher::Error> for Failure {
+    fn from(error: dispatcher::Error) -> Self {
+        use dispatcher::Error;
+        match error {
+            Error::Rpc(error) => error.into(),
+            Error::Store(error) => error.into(),
+            Error::Lease(_) => Self::new(Exit::WrongInput, error),
+            Error::Thread(_) => Self::new(Exit::Internal, error),
+        }
+    }
+}
+
+impl From<nameservice::Error> for Failure {
+    fn from(error: nameservice::Error) -> Self {
+        match error {
+            nameservice::Error::Rpc(error) => error.into(),
+            nameservice::Error::Ttl(_) => Self::new(Exit::WrongInput, error),
+        }
+    }
+}
+
+impl From<worker::Error> for Failure {
+    fn from(error: worker::Error) -> Self {
+        match error {
+            worker::Error::Rpc(error) => error.into(),
+            other => Self::new(Exit::WrongInput, other),
+        }
+    }
+}
+
+impl From<grid::Error> for Failure {
+    fn from(error: grid::Error) -> Self {
+        use grid::Error;
+        match error {
+            Error::Nameservice(error) => error.into(),
+            Error::Dispatcher(error) => error.into(),
+            Error::Worker(error) => error.into(),
+            Error::Client(error) => error.into(),
+            Error::Type(_) | Error::NotReady { .. } | Error::Panicked(_) => {
+                Self::new(Exit::Internal, error)
+            }
+        }
+    }
+}
+
+impl From<worker::builtin::NotBuiltIn> for Failure {
+    fn from(error: worker::builtin::NotBuiltIn) -> Self {
+        Self::new(Exit::WrongInput, error)
     }
 }
 
@@ -250,7 +304,7 @@ mod tests {
     #[test]
     fn a_port_in_use_is_a_conflict_also_through_the_roles_error() {
         let address = ([127, 0, 0, 1], 50052).into();
-        let error = anyhow::Error::from(rpc::Error::AddressInUse { address });
+        let error = dispatcher::Error::from(rpc::Error::AddressInUse { address });
         let failure = Failure::from(error);
         assert_eq!(failure.exit, Exit::Conflict);
         assert_eq!(failure.message, "cannot listen on 127.0.0.1:50052: address in use");

@@ -86,9 +86,9 @@ impl Cli {
             let signals = Signals::listen()?;
             match self.command {
                 Command::Up(up) => role(signals, async |s| up.run(s).await).await,
-                Command::Nameservice(flags) => role(signals, async |s| Ok(flags.run(s).await?)).await,
-                Command::Dispatcher(flags) => role(signals, async |s| Ok(flags.run(s).await?)).await,
-                Command::Worker(flags) => role(signals, async |s| Ok(flags.run(s).await?)).await,
+                Command::Nameservice(flags) => role(signals, async |s| flags.run(s).await).await,
+                Command::Dispatcher(flags) => role(signals, async |s| flags.run(s).await).await,
+                Command::Worker(flags) => role(signals, async |s| flags.run(s).await).await,
                 Command::Client(call) => interruptible(signals, call.run()).await,
                 Command::Completions { shell } => completions(shell),
             }

@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use bytesize::ByteSize;
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
@@ -208,24 +207,21 @@ impl Up {
     /// Runs a whole grid until `shutdown` begins, or until its demonstration is
     /// over.
     pub(super) async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
-        let temporary = if self.once && self.data_dir.is_none() {
-            Some(tempfile::tempdir().context("cannot make a temporary directory")?)
-        } else {
-            None
-        };
+        let temporary =
+            if self.once && self.data_dir.is_none() { Some(tempfile::tempdir()?) } else { None };
         let path = match &temporary {
             Some(directory) => directory.path().to_owned(),
             None => self.data_dir.unwrap_or_else(|| DATA_DIR.into()),
         };
-        let storage = Storage::Directory { path: path.clone(), durability: Durability::Sync.into() };
+        let storage =
+            Storage::Directory { path: path.clone(), durability: Durability::Sync.into() };
         let drain_timeout = self.shared.drain_timeout.into();
-        let grid = Grid::bind(grid::Config { storage, usual_ports: true, drain_timeout }).await;
-        let grid = grid.map_err(anyhow::Error::from)?;
+        let grid = Grid::bind(grid::Config { storage, usual_ports: true, drain_timeout }).await?;
         let addresses = grid.addr();
         let client = Client::connect(&addresses.dispatcher.to_string())?;
         let running = tokio::spawn(grid.run(shutdown.clone()));
         let shown = async {
-            grid::ready(&client).await.map_err(anyhow::Error::from)?;
+            grid::ready(&client).await?;
             output::tell(&whereabouts(&addresses, &path));
             if !self.demo {
                 return Ok::<_, Failure>(Exit::Done);
@@ -239,10 +235,10 @@ impl Up {
         if self.once || shown.is_err() {
             shutdown.begin();
         }
-        let ended = running.await.context("the grid panicked")?;
-        ended.map_err(anyhow::Error::from)?;
+        let ended = running.await;
+        ended.map_err(|panic| grid::Error::Panicked(panic.to_string()))??;
         if let Some(directory) = temporary {
-            directory.close().context("cannot remove the temporary directory")?;
+            directory.close()?;
         }
         shown
     }
@@ -265,7 +261,7 @@ fn whereabouts(addresses: &grid::Addresses, path: &Path) -> String {
 
 impl Nameservice {
     /// Runs the nameservice until `shutdown` begins.
-    pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    pub(super) async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
         let role = nameservice::Nameservice::bind(nameservice::Config {
             listen: self.shared.listen(self.host, self.port),
             ttl: self.ttl.into(),
@@ -278,7 +274,7 @@ impl Nameservice {
 
 impl Dispatcher {
     /// Runs a dispatcher until `shutdown` begins.
-    pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    pub(super) async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
         let role = dispatcher::Dispatcher::bind(dispatcher::Config {
             listen: self.shared.listen(self.host, self.port),
             nameservices: self.nameservices.urls,
@@ -298,7 +294,7 @@ impl Dispatcher {
 
 impl Worker {
     /// Runs a worker until `shutdown` begins.
-    pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    pub(super) async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
         let port = self.port.unwrap_or_else(|| builtin::default_port(&self.types));
         let mut builder = worker::Worker::builder();
         for name in &self.types {
