@@ -46,7 +46,7 @@ impl Draft {
 #[derive(Debug)]
 pub(crate) struct Key {
     /// As the client chose it.
-    pub(crate) key: Bytes,
+    pub(crate) text: Bytes,
     /// SHA-256 of the encoded batch without its key.
     pub(crate) digest: [u8; 32],
     /// Remembered as a caller's own key, rather than for the retries of one call.
@@ -170,7 +170,7 @@ fn parse_key(request: &mut v1::SubmitRequest) -> Result<Option<Key>, Malformed> 
         return Ok(None);
     }
     let digest = Sha256::digest(request.encode_to_vec()).into();
-    Ok(Some(Key { key, digest, is_callers }))
+    Ok(Some(Key { text: key, digest, is_callers }))
 }
 
 #[cfg(test)]

@@ -219,18 +219,18 @@ impl Dispatcher {
             rpc::serve(listener, Routes::new(server), limits, parts.clone(), config.drain_timeout);
         let directory = tokio::spawn(directory.run(parts.clone()));
         let links = tokio::spawn(links.run(parts.clone()));
-        let scheduling = tokio::spawn(scheduler.run(parts.clone()));
-        let scheduling = async {
-            let ended = scheduling.await;
+        let running = tokio::spawn(scheduler.run(parts.clone()));
+        let scheduled = async {
+            let ended = running.await;
             parts.begin();
             ended
         };
-        let (served, scheduled) = tokio::join!(serving, scheduling);
+        let (serve_ended, ended) = tokio::join!(serving, scheduled);
         for part in [directory, links] {
             part.await.map_err(|panic| Error::Thread(panic.to_string()))?;
         }
-        scheduled.map_err(|panic| Error::Thread(panic.to_string()))??;
-        Ok(served?)
+        ended.map_err(|panic| Error::Thread(panic.to_string()))??;
+        Ok(serve_ended?)
     }
 }
 

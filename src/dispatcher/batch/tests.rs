@@ -27,7 +27,8 @@ fn a_delay_counts_from_the_acceptance() {
 
 #[test]
 fn what_is_wrong_is_refused_by_its_place_in_the_batch() {
-    let cases: [(fn(&mut v1::NewTask), &str); 6] = [
+    type Spoil = fn(&mut v1::NewTask);
+    let cases: [(Spoil, &str); 6] = [
         (|t| t.payload = "x".repeat(101).into(), "tasks[1].payload: 101 bytes"),
         (|t| t.priority = Some(10), "tasks[1].priority"),
         (|t| t.max_attempts = Some(0), "tasks[1].max_attempts"),

@@ -145,10 +145,10 @@ impl Scheduler {
         restored: Restored,
     ) -> std::io::Result<(Self, Handle)> {
         let (inbox_sender, inbox) = mpsc::channel(INBOX);
-        let (done, committed) = mpsc::unbounded_channel();
-        let committer = Committer::start(store.clone(), move |result| {
+        let (answers, committed) = mpsc::unbounded_channel();
+        let appender = Committer::start(store.clone(), move |result| {
             // The loop ends only after its last commit; before that it listens.
-            drop(done.send(result));
+            drop(answers.send(result));
         })?;
         let types = watch::Sender::new(Arc::new(restored.types.clone()));
         let trimmed_to = watch::Sender::new(restored.trimmed_to);
@@ -183,7 +183,7 @@ impl Scheduler {
             waiters: HashMap::new(),
             open: Open::default(),
             in_flight: None,
-            committer,
+            committer: appender,
             outgoing: BTreeMap::new(),
             inbox,
             committed,
@@ -249,15 +249,15 @@ impl Scheduler {
             Message::Submit { batch, reply } => self.submit(&batch, reply),
             Message::Look { ids, wait, reply } => self.look(&ids, wait, reply),
             Message::Cancel { tasks, reply } => self.cancel(&tasks, reply),
-            Message::Retry { tasks, reply } => self.retry(tasks, reply),
+            Message::Retry { tasks, reply } => self.retry(&tasks, reply),
             Message::List { listing, reply } => self.list(&listing, reply),
             Message::Stats { reply } => self.stats(reply),
             Message::End { reply } => self.end(reply),
-            Message::Learn { types } => self.learn(types),
+            Message::Learn { types } => self.learn(&types),
             Message::Endpoints { endpoints, complete } => {
                 self.tally.set_endpoints(endpoints, complete);
             }
-            Message::Join { join, reply } => self.join(join, reply),
+            Message::Join { join, reply } => self.join(&join, reply),
             Message::Report { member, report } => self.report(member, report),
             Message::Leave { member } => self.leave(member),
             Message::Fetched { type_id, rows } => self.fetched(type_id, rows),

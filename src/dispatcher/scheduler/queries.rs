@@ -42,8 +42,8 @@ impl Scheduler {
         self.after_commit(Effect::Snapshots(reply, snapshots));
     }
 
-    pub(super) fn retry(&mut self, tasks: Vec<Again>, reply: oneshot::Sender<Vec<Snapshot>>) {
-        for task in &tasks {
+    pub(super) fn retry(&mut self, tasks: &[Again], reply: oneshot::Sender<Vec<Snapshot>>) {
+        for task in tasks {
             let Some((spec, last, attempts, token)) = task.known.filter(|_| !self.draining) else {
                 continue;
             };

@@ -58,7 +58,7 @@ impl Session {
 impl Scheduler {
     /// Takes a worker in. Its hello is authoritative: what it does not list is
     /// released, what an earlier process of it held is lost with that process.
-    pub(super) fn join(&mut self, join: Join, reply: oneshot::Sender<Joined>) {
+    pub(super) fn join(&mut self, join: &Join, reply: oneshot::Sender<Joined>) {
         if self.draining {
             return;
         }
@@ -72,7 +72,7 @@ impl Scheduler {
             self.fleet.drain(member);
         }
         self.see_worker(&join.holder, &join.address);
-        self.tally.joined(&join, &self.types);
+        self.tally.joined(join, &self.types);
         let session = Session {
             holder: join.holder.clone(),
             types: type_ids,
@@ -81,7 +81,7 @@ impl Scheduler {
             draining: join.draining,
         };
         self.sessions.insert(member, session);
-        self.adopt_claims(member, &join);
+        self.adopt_claims(member, join);
         self.gate.heard(&join.holder.worker);
         tracing::info!(
             worker = %join.holder.worker,
@@ -172,9 +172,9 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn learn(&mut self, types: Vec<Known>) {
+    pub(super) fn learn(&mut self, types: &[Known]) {
         if !self.draining {
-            self.learn_all(&types);
+            self.learn_all(types);
         }
     }
 

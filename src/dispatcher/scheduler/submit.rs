@@ -26,7 +26,7 @@ impl Scheduler {
             return Err(Refusal::Draining);
         }
         if let Some(key) = &batch.key {
-            match self.keys.find(&key.key, &key.digest) {
+            match self.keys.find(&key.text, &key.digest) {
                 Lookup::New => {}
                 Lookup::Same(known) => {
                     let KeyedBatch { first, count, cursor, .. } = known;
@@ -83,7 +83,7 @@ impl Scheduler {
     fn remember(&mut self, key: &Key, first: TaskId, count: u32, cursor: Seq, now: Timestamp) {
         let kept = if key.is_callers { limits::CALLER_KEY_KEPT } else { limits::CALL_KEY_KEPT };
         let batch = KeyedBatch {
-            key: key.key.clone(),
+            key: key.text.clone(),
             digest: key.digest,
             first,
             count,

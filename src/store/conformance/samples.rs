@@ -12,7 +12,7 @@ use crate::core::event::{
     EndedAttempt, Entry, Event, KeyedBatch, LeaseNote, LeaseNotes, TaskEvent,
 };
 use crate::core::id::{Epoch, Seq, TaskId, Timestamp, Token};
-use crate::core::task::{Change, Holder, Lane, Reason, Spec};
+use crate::core::task::{Change, Holder, Reason, Spec};
 use crate::core::task_type::{PayloadKind, TaskType, TypeId};
 use crate::store::Group;
 
@@ -53,9 +53,7 @@ pub(in crate::store) fn changed(seq: u64, id: u64, previous: Option<u64>, change
         id: TaskId(id),
         previous: previous.map(Seq),
         at: Timestamp(1_764_000_000_012),
-        lane: Lane { type_id: TypeId(2), priority: 5 },
-        group: 0,
-        payload_bytes: 0,
+        spec: spec(0),
         attempt: Some(EndedAttempt {
             number: 1,
             token: token(seq),
@@ -71,7 +69,6 @@ pub(in crate::store) fn returned() -> Change {
     Change::Returned {
         reason: Reason::Error,
         error: "no such image".to_owned(),
-        spec: spec(0),
         run_at: Timestamp(1_764_000_001_000),
     }
 }
@@ -82,7 +79,6 @@ pub(in crate::store) fn leased(note: u64, id: u64) -> Event {
         holder: holder("w", 3),
         leases: vec![LeaseNote {
             id: TaskId(id),
-            spec: spec(0),
             token: token(note),
             attempt: 1,
             leased: Timestamp(5),
@@ -146,17 +142,13 @@ pub(in crate::store) fn any_side_event() -> impl Strategy<Value = Event> {
 pub(in crate::store) fn any_change() -> impl Strategy<Value = Change> {
     prop_oneof![
         3 => Just(Change::Completed),
-        1 => (any_reason(), ".{0,40}", any_spec(), any::<u64>()).prop_map(
-            |(reason, error, spec, at)| Change::Returned {
-                reason,
-                error,
-                spec,
-                run_at: Timestamp(at),
-            }
-        ),
+        1 => (any_reason(), ".{0,40}", any::<u64>()).prop_map(|(reason, error, at)| {
+            Change::Returned { reason, error, run_at: Timestamp(at) }
+        }),
         1 => (any_reason(), ".{0,40}").prop_map(|(reason, error)| Change::Failed { reason, error }),
         1 => Just(Change::Cancelled),
-        1 => any_spec().prop_map(|spec| Change::Retried { spec }),
+        1 => (any::<u32>(), option::of(any_token()))
+            .prop_map(|(attempts, token)| Change::Retried { attempts, token }),
     ]
 }
 
@@ -171,20 +163,15 @@ fn any_task_event() -> impl Strategy<Value = TaskEvent> {
         },
     );
     let numbers = (any::<u64>(), any::<u64>(), option::of(any::<u64>()), any::<u64>());
-    let lane = (any::<u32>(), any::<u8>(), any::<u64>(), any::<u32>());
-    (numbers, lane, option::of(attempt), any_change()).prop_map(
-        |((seq, id, previous, at), (type_id, priority, group, payload_bytes), attempt, change)| {
-            TaskEvent {
-                seq: Seq(seq),
-                id: TaskId(id),
-                previous: previous.map(Seq),
-                at: Timestamp(at),
-                lane: Lane { type_id: TypeId(type_id), priority },
-                group,
-                payload_bytes,
-                attempt,
-                change,
-            }
+    (numbers, any_spec(), option::of(attempt), any_change()).prop_map(
+        |((seq, id, previous, at), spec, attempt, change)| TaskEvent {
+            seq: Seq(seq),
+            id: TaskId(id),
+            previous: previous.map(Seq),
+            at: Timestamp(at),
+            spec,
+            attempt,
+            change,
         },
     )
 }
@@ -225,10 +212,9 @@ fn any_spec() -> impl Strategy<Value = Spec> {
 }
 
 fn any_lease_note() -> impl Strategy<Value = LeaseNote> {
-    (any::<u64>(), any_spec(), any_token(), any::<u32>(), any::<u64>(), any::<bool>()).prop_map(
-        |(id, spec, token, attempt, leased, charged)| LeaseNote {
+    (any::<u64>(), any_token(), any::<u32>(), any::<u64>(), any::<bool>()).prop_map(
+        |(id, token, attempt, leased, charged)| LeaseNote {
             id: TaskId(id),
-            spec,
             token,
             attempt,
             leased: Timestamp(leased),

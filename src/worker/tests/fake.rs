@@ -195,7 +195,8 @@ impl Heard {
     fn take(&mut self, report: v1::Report) {
         self.empty += usize::from(report == v1::Report::default());
         self.outcomes.extend(report.outcomes);
-        self.started.extend(report.started.iter().map(|token| token.sequence));
+        self.started
+            .extend(report.started.iter().filter_map(|started| Some(started.token?.sequence)));
         self.prefetch.extend(report.prefetch);
         self.progress.extend(report.progress.into_iter().map(|progress| progress.message));
         self.draining |= report.draining;

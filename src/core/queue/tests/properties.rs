@@ -76,11 +76,11 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let (at, worker) = (any::<usize>(), 0..3_usize);
     prop_oneof![
-        3 => proptest::sample::select(kinds.as_slice()).prop_map(Step::Submit),
+        3 => proptest::sample::select(kinds.to_vec()).prop_map(Step::Submit),
         4 => (0..6_000_u16).prop_map(Step::Pass),
         8 => (worker.clone(), at).prop_map(|(worker, at)| Step::Lease(worker, at)),
         4 => (worker.clone(), at).prop_map(|(worker, at)| Step::Start(worker, at)),
-        6 => (worker.clone(), at, proptest::sample::select(outcomes.as_slice()))
+        6 => (worker.clone(), at, proptest::sample::select(outcomes.to_vec()))
             .prop_map(|(worker, at, outcome)| Step::Finish(worker, at, outcome)),
         8 => (at, any::<bool>()).prop_map(|(at, again)| Step::Deliver(at, again)),
         2 => worker.clone().prop_map(Step::Extend),
@@ -240,6 +240,7 @@ impl Grid {
                 assert_eq!(outcome == Outcome::Completed, event.change == Change::Completed);
             }
             (Standing::Running | Standing::Pending(..), Err(_)) => {}
+            (Standing::Absent, _) => panic!("no task of this world is forgotten"),
         }
     }
 
@@ -277,7 +278,7 @@ impl Grid {
             }
             (0..3).for_each(|worker| self.hello(worker));
             self.play(Step::Pass(u16::MAX));
-            while let Some(id) = self.world.queue.lanes.next(task().type_id).next() {
+            while let Some(id) = self.world.next_ready() {
                 self.lease(0, id);
             }
             for worker in 0..3 {

@@ -118,9 +118,12 @@ impl Script {
         match queue.standing(self.id) {
             Standing::Running => "runs".to_owned(),
             Standing::Ended(status, _) => format!("is {}", status.as_str()),
+            Standing::Absent => "is gone".to_owned(),
             Standing::Pending(..) => {
                 let spec = self.world.log.tasks[&self.id];
-                let is_ready = queue.lanes.next(spec.type_id).any(|id| id == self.id);
+                let alone = queue.lanes.next_alone(spec.type_id);
+                let mut ready = queue.lanes.next(spec.type_id).chain(alone);
+                let is_ready = ready.any(|id| id == self.id);
                 if is_ready { "is ready".to_owned() } else { "waits".to_owned() }
             }
         }

@@ -114,23 +114,37 @@ impl World {
         self.queue.lanes.wake(self.now);
     }
 
-    /// Writes down the leases of these holders that do not stand in the log yet.
+    /// The next ready task, also one that must run alone.
+    pub(super) fn next_ready(&self) -> Option<TaskId> {
+        let lanes = &self.queue.lanes;
+        let alone = lanes.ready_types().find_map(|type_id| lanes.next_alone(type_id));
+        alone.or_else(|| lanes.ready_types().find_map(|type_id| lanes.next(type_id).next()))
+    }
+
+    /// Writes down the leases of a holder that do not stand in the log yet.
     pub(super) fn note(&mut self, holder: &Holder) {
         let mut leases = Vec::new();
-        let note = self.queue.notes.number();
+        let number = self.queue.notes.number();
         for id in self.queue.leases.of(holder) {
             let held = self.queue.leases.find(id).expect("a holder's lease is a lease");
             if held.note.is_some() {
                 continue;
             }
             let lease = &held.lease;
-            let (token, attempt, leased) = (lease.token, lease.attempt, lease.leased);
-            leases.push(LeaseNote { id, token, attempt, leased, charged: lease.charged });
-            self.queue.leases.note(id, note);
-            self.queue.notes.open(note);
+            let note = LeaseNote {
+                id,
+                token: lease.token,
+                attempt: lease.attempt,
+                leased: lease.leased,
+                charged: lease.charged,
+            };
+            leases.push(note);
+            self.queue.leases.note(id, number);
+            self.queue.notes.open(number);
         }
         if !leases.is_empty() {
-            self.log.notes.insert(note, LeaseNotes { note, holder: holder.clone(), leases });
+            let notes = LeaseNotes { note: number, holder: holder.clone(), leases };
+            self.log.notes.insert(number, notes);
         }
     }
 
