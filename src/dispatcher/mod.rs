@@ -7,7 +7,7 @@
 //!                                └─▶ worker ───┘
 //! ```
 //!
-//! The [`scheduler`] is the one loop that owns all tasks; everything else here
+//! The `scheduler` is the one loop that owns all tasks; everything else here
 //! parses what comes in and tells what came out. To follow a task, read `service`,
 //! `batch`, `scheduler/submit`, `scheduler/assign`, `links`, `scheduler/outcomes`.
 

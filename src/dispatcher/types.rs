@@ -81,7 +81,9 @@ impl Types {
         let known = names.join(", ");
         match self.by_name.keys().find(close) {
             Some(meant) => {
-                format!("unknown task type {name:?}: did you mean {meant:?}? known types: {known}")
+                format!(
+                    "unknown task type {name:?}: did you mean \"{meant}\"? known types: {known}"
+                )
             }
             None => format!("unknown task type {name:?}: known types: {known}"),
         }

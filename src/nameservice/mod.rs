@@ -1,6 +1,6 @@
 //! The nameservice: tells who serves which task type, and where.
 //!
-//! One task ([`keeper`]) owns the registry and hears one request at a time; the
+//! One task (`keeper`) owns the registry and hears one request at a time; the
 //! service and the prober hold cheap handles to it. Its state is soft: after a
 //! restart, workers register again by themselves.
 //!

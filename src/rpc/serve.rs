@@ -186,7 +186,8 @@ impl Service<http::Request<Body>> for Guarded {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         // Who calls is not known: whoever may connect is every principal.
         if security::policy(request.uri().path()).is_none() {
-            let refusal = tonic::Status::unimplemented("this server has no such method");
+            let refusal =
+                tonic::Status::new(tonic::Code::Unimplemented, "this server has no such method");
             return Either::Right(ready(Ok(refusal.into_http())));
         }
         Either::Left(self.routes.call(request))

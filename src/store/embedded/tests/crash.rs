@@ -27,7 +27,7 @@ fn a_killed_process_loses_no_group_that_was_stored_and_splits_none() {
     for durability in [Durability::Sync, Durability::Os] {
         let dir = TempDir::new().unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture", "--include-ignored"])
+            .args(["--exact", "--nocapture"])
             .arg("store::embedded::tests::crash::the_child_that_appends")
             .env(DIRECTORY, dir.path())
             .env(DURABILITY, durability.to_string())
@@ -67,8 +67,8 @@ fn a_killed_process_loses_no_group_that_was_stored_and_splits_none() {
 }
 
 #[test]
-#[ignore = "runs in a process of its own, started by the test above"]
 #[expect(clippy::disallowed_methods, reason = "the environment is how a test tells its child")]
+/// Runs in a process of its own, started by the test above; elsewhere it has nothing to do.
 fn the_child_that_appends() {
     let Some(dir) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
     let durability = std::env::var(DURABILITY).unwrap().parse().unwrap();
