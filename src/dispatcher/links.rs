@@ -193,7 +193,8 @@ impl Links {
         let joined = self.handle.ask(|reply| Message::Join { join, reply }).await?;
         *stood = true;
         let ended = self.listen(joined.member, &mut reports).await;
-        self.handle.tell(Message::Leave { member: joined.member }).await?;
+        let goodbye = matches!(ended, Err(Lost::Closed));
+        self.handle.tell(Message::Leave { member: joined.member, goodbye }).await?;
         ended
     }
 

@@ -42,8 +42,8 @@ pub(crate) enum Message {
     Join { join: Join, reply: oneshot::Sender<Joined> },
     /// What happened at a worker.
     Report { member: Member, report: Report },
-    /// A session is over.
-    Leave { member: Member },
+    /// A session is over; with a goodbye if the worker itself ended it.
+    Leave { member: Member, goodbye: bool },
     /// Tasks that were read to be sent.
     Fetched { type_id: TypeId, rows: Result<Vec<Option<StoredTask>>, store::Error> },
     /// What became of an outcome for a task that had ended.

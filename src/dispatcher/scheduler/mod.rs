@@ -259,7 +259,7 @@ impl Scheduler {
             }
             Message::Join { join, reply } => self.join(&join, reply),
             Message::Report { member, report } => self.report(member, report),
-            Message::Leave { member } => self.leave(member),
+            Message::Leave { member, goodbye } => self.leave(member, goodbye),
             Message::Fetched { type_id, rows } => self.fetched(type_id, rows),
             Message::Judged { member, token, answer } => self.judged(member, token, answer),
             Message::Trimmable { events } => self.trim(events),

@@ -161,13 +161,16 @@ impl Scheduler {
 
     /// A session is over. The worker's leases live on until it comes back or they
     /// run out; one that had said goodbye is not waited for after a restart.
-    pub(super) fn leave(&mut self, member: Member) {
+    pub(super) fn leave(&mut self, member: Member, goodbye: bool) {
         let Some(session) = self.sessions.remove(&member) else { return };
         self.fleet.leave(member);
         let worker = session.holder.worker;
         self.tally.left(&worker);
-        tracing::info!(%worker, draining = session.draining, "worker's session ended");
-        if session.draining && !self.draining && self.known_workers.remove(&worker).is_some() {
+        tracing::info!(%worker, goodbye, "worker's session ended");
+        if (goodbye || session.draining)
+            && !self.draining
+            && self.known_workers.remove(&worker).is_some()
+        {
             self.open.group.entries.push(Event::WorkerLeft { worker }.into());
         }
     }
