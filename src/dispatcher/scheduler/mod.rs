@@ -211,15 +211,17 @@ impl Scheduler {
     /// Runs until the shutdown, or until the store fails.
     pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<(), store::Error> {
         let mut messages = Vec::with_capacity(TURN);
+        let mut asked = true;
         let sleep = tokio::time::sleep_until(Instant::now());
         tokio::pin!(sleep);
         loop {
             tokio::select! {
                 biased;
                 Some(done) = self.committed.recv() => self.on_committed(done)?,
-                _ = self.inbox.recv_many(&mut messages, TURN) => {}
-                () = sleep.as_mut() => {}
                 () = shutdown.begun(), if !self.draining => self.begin_drain(),
+                // Once nobody can ask any more it answers at once, for ever.
+                taken = self.inbox.recv_many(&mut messages, TURN), if asked => asked = taken > 0,
+                () = sleep.as_mut() => {}
             }
             self.begin_turn();
             for message in messages.drain(..) {
