@@ -1,6 +1,8 @@
 //! A whole grid of real roles on free ports: tasks go through, and nothing that was
 //! receipted is lost by a restart.
 
+#![expect(clippy::unwrap_used, reason = "what goes wrong in a test shall end it")]
+
 use std::path::Path;
 use std::time::Duration;
 
