@@ -1,17 +1,29 @@
 //! TaskGrid: a distributed task system in one executable.
+//!
+//! The public face is [`client::Client`], [`worker::Worker`] with
+//! [`worker::Handler`], and [`testing::Grid`]; the roles ([`nameservice`],
+//! [`dispatcher`]) and [`grid::Grid`] can be embedded as well. The other modules are
+//! what these are made of, in reading order from the rules to the wire.
 
-pub mod cli;
 pub mod client;
-pub mod clock;
-pub mod core;
-pub mod discovery;
-pub mod dispatcher;
+pub mod worker;
+
 pub mod grid;
+pub mod testing;
+
+pub mod dispatcher;
 pub mod nameservice;
+
+pub mod discovery;
+pub mod store;
+
+pub mod core;
+
+pub mod clock;
 pub mod rpc;
 pub mod security;
 pub mod shutdown;
-pub mod store;
 pub mod telemetry;
 pub mod wire;
-pub mod worker;
+
+pub mod cli;

@@ -13,15 +13,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
 
 use super::reports;
 use super::scheduler::{Gone, Handle, Join, Message};
 use super::types::Known;
+use super::unary::Calls;
+use crate::clock::Clock;
+use crate::core::breaker::{Breaker, State};
 use crate::core::id::{Epoch, TaskId, millis};
 use crate::core::payload::Checker;
 use crate::core::placement::Member;
 use crate::core::queue::Claim;
+use crate::core::registry::Registration;
 use crate::core::task::Holder;
 use crate::core::task_type::TaskType;
 use crate::discovery::View;
@@ -50,6 +55,8 @@ pub(crate) struct Links {
     pub(crate) lease: Duration,
     /// Bytes of the largest payload, and of the largest result.
     pub(crate) max_payload: u64,
+    /// Tells when a link may be tried again.
+    pub(crate) clock: Clock,
     /// Numbers the sessions of this boot.
     pub(crate) sessions: AtomicU64,
 }
@@ -135,59 +142,72 @@ impl Links {
     }
 
     /// Holds sessions with one worker, one after the other, for as long as it is
-    /// registered.
+    /// registered. A link that fails again and again is left alone for a while, longer
+    /// each time, then tried once; what handlers do never counts.
     async fn keep(&self, worker: &Arc<str>) {
         let mut backoff = Backoff::new();
+        let mut breaker = Breaker::new();
         loop {
-            let address =
-                self.view.borrow().endpoints.get(worker).map(|e| e.registration.address.clone());
-            let Some(address) = address else { return };
+            let Some(registration) = self.registration(worker) else { return };
+            if !breaker.admits(self.clock.now()) {
+                let chance = breaker.next_chance(self.clock.now()).unwrap_or_default();
+                tokio::time::sleep_until(self.clock.instant(chance).into()).await;
+                continue;
+            }
             let mut stood = false;
-            match self.session(worker, &address, &mut stood).await {
+            let lost = match self.session(&registration, &mut stood).await {
                 Ok(()) | Err(Lost::Gone(_)) => return,
-                Err(lost) if stood => {
-                    tracing::info!(%worker, %address, %lost, "session lost");
-                    backoff.reset();
+                Err(lost) => lost,
+            };
+            let address = &registration.address;
+            if stood {
+                tracing::info!(%worker, %address, %lost, "session lost");
+                breaker.succeeded();
+                backoff.reset();
+            } else {
+                let before = breaker.state(self.clock.now());
+                breaker.failed(self.clock.now());
+                let state = breaker.state(self.clock.now());
+                if before == State::Closed && state != State::Closed {
+                    tracing::warn!(%worker, %address, %lost, "worker cannot be reached: the link pauses");
+                } else {
+                    tracing::debug!(%worker, %address, %lost, "no session");
                 }
-                Err(lost) => tracing::debug!(%worker, %address, %lost, "no session"),
             }
             tokio::time::sleep(backoff.next()).await;
         }
     }
 
+    fn registration(&self, worker: &Arc<str>) -> Option<Arc<Registration>> {
+        let view = self.view.borrow();
+        view.endpoints.get(worker).map(|endpoint| endpoint.registration.clone())
+    }
+
     /// One session, from hello to its end.
-    async fn session(
-        &self,
-        worker: &Arc<str>,
-        address: &Arc<str>,
-        stood: &mut bool,
-    ) -> Result<(), Lost> {
+    async fn session(&self, registration: &Registration, stood: &mut bool) -> Result<(), Lost> {
         let (frames, requests) = mpsc::unbounded_channel();
         let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
-        let bytes = rpc::message_bytes(self.max_payload);
-        let mut client = WorkerClient::new(rpc::channel(address)?)
-            .max_decoding_message_size(bytes)
-            .max_encoding_message_size(bytes);
-        let hello = session_request::Frame::Hello(v1::DispatcherHello {
-            dispatcher_id: self.dispatcher_id.clone(),
-            epoch: Some(self.epoch.into()),
-            session,
-            lease_ms: millis(self.lease),
-            max_result_bytes: self.max_payload,
-        });
+        let address = &registration.address;
+        let mut client = self.client(rpc::channel(address)?);
         // The receiving end is in this function.
-        drop(frames.send(v1::SessionRequest { frame: Some(hello) }));
+        drop(frames.send(self.hello(session)));
         let patience = rpc::CONNECT_TIMEOUT + rpc::CALL_TIMEOUT;
         let opening = client.session(UnboundedReceiverStream::new(requests));
         let opened = timeout(patience, opening).await.map_err(|_| Lost::Silent)?;
-        let mut reports = opened?.into_inner();
+        let mut reports = match opened {
+            Ok(opened) => opened.into_inner(),
+            Err(status) if status.code() == Code::Unimplemented => {
+                return self.calls(registration, session, stood).await;
+            }
+            Err(status) => return Err(status.into()),
+        };
         let first = timeout(patience, reports.message()).await.map_err(|_| Lost::Silent)?;
         let Some(session_response::Frame::Hello(hello)) = first?.and_then(|first| first.frame)
         else {
             return Err(Malformed::new("hello", "the first message is no hello").into());
         };
         let join = self.parse_hello(hello, address, session, frames).await?;
-        if join.holder.worker != *worker {
+        if join.holder.worker != registration.worker {
             return Err(Lost::Another { found: join.holder.worker });
         }
         let joined = self.handle.ask(|reply| Message::Join { join, reply }).await?;
@@ -196,6 +216,61 @@ impl Links {
         let goodbye = matches!(ended, Err(Lost::Closed));
         self.handle.tell(Message::Leave { member: joined.member, goodbye }).await?;
         ended
+    }
+
+    /// The stand-in for a session with a worker that only serves Execute.
+    async fn calls(
+        &self,
+        registration: &Registration,
+        session: u64,
+        stood: &mut bool,
+    ) -> Result<(), Lost> {
+        let (frames, requests) = mpsc::unbounded_channel();
+        let types: Vec<Known> =
+            registration.types.iter().cloned().map(compile).collect::<Result<_, _>>()?;
+        let names = types.iter().map(|known| known.definition.name.as_str().into()).collect();
+        let worker = registration.worker.clone();
+        let join = Join {
+            holder: Holder { worker, incarnation: registration.incarnation },
+            address: registration.address.clone(),
+            types,
+            slots: registration.slots,
+            claims: Vec::new(),
+            draining: false,
+            frames,
+            session,
+        };
+        let joined = self.handle.ask(|reply| Message::Join { join, reply }).await?;
+        *stood = true;
+        tracing::info!(worker = %registration.worker, "no sessions there: tasks go by Execute");
+        let calls = Calls {
+            handle: self.handle.clone(),
+            // Servers of another make end connections that ping as often as ours.
+            client: self.client(rpc::foreign_channel(&registration.address)?),
+            member: joined.member,
+            epoch: self.epoch,
+            types: names,
+            extend: self.lease / 3,
+        };
+        let status = calls.run(requests).await?;
+        self.handle.tell(Message::Leave { member: joined.member, goodbye: false }).await?;
+        Err(status.into())
+    }
+
+    fn client(&self, channel: Channel) -> WorkerClient<Channel> {
+        let bytes = rpc::message_bytes(self.max_payload);
+        WorkerClient::new(channel).max_decoding_message_size(bytes).max_encoding_message_size(bytes)
+    }
+
+    fn hello(&self, session: u64) -> v1::SessionRequest {
+        let hello = session_request::Frame::Hello(v1::DispatcherHello {
+            dispatcher_id: self.dispatcher_id.clone(),
+            epoch: Some(self.epoch.into()),
+            session,
+            lease_ms: millis(self.lease),
+            max_result_bytes: self.max_payload,
+        });
+        v1::SessionRequest { frame: Some(hello) }
     }
 
     async fn listen(

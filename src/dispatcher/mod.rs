@@ -19,6 +19,7 @@ mod reports;
 mod scheduler;
 mod service;
 mod types;
+mod unary;
 mod watch;
 
 use std::net::SocketAddr;
@@ -131,6 +132,7 @@ pub struct Dispatcher {
     scheduler: Scheduler,
     handle: Handle,
     directory: Directory,
+    clock: Clock,
     epoch: Epoch,
     cursors: Cursors,
     config: Config,
@@ -176,7 +178,7 @@ impl Dispatcher {
         let (scheduler, handle) = Scheduler::new(rules, clock, store.clone(), restored)
             .map_err(|error| Error::Thread(error.to_string()))?;
         let directory = Directory::new(&config.nameservices, clock)?;
-        Ok(Self { listener, store, scheduler, handle, directory, epoch, cursors, config })
+        Ok(Self { listener, store, scheduler, handle, directory, clock, epoch, cursors, config })
     }
 
     /// Where it listens, with the real port.
@@ -188,7 +190,8 @@ impl Dispatcher {
     /// Serves until `shutdown` begins and at most the drain timeout longer, or until
     /// the store fails.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { listener, store, scheduler, handle, directory, epoch, cursors, config } = self;
+        let Self { listener, store, scheduler, handle, directory, clock, epoch, cursors, config } =
+            self;
         // The parts end with the role, whichever of them ends first.
         let parts = shutdown.child();
         let view = directory.view();
@@ -200,6 +203,7 @@ impl Dispatcher {
             epoch,
             lease: config.lease,
             max_payload: config.max_payload,
+            clock,
             sessions: AtomicU64::new(0),
         };
         let service = Service {

@@ -24,7 +24,8 @@ pub(super) fn parse(message: v1::Report) -> Result<Report, Malformed> {
     Ok(Report { outcomes, started, prefetch, draining: message.draining })
 }
 
-fn settlement(message: v1::Outcome) -> Result<Settlement, Malformed> {
+/// Parses one outcome.
+pub(super) fn settlement(message: v1::Outcome) -> Result<Settlement, Malformed> {
     let token = message.token.ok_or_else(|| Malformed::new("outcomes.token", "missing"))?;
     let mut result = Bytes::new();
     let outcome = match message.end {

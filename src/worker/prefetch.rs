@@ -36,6 +36,16 @@ impl RunTime {
     }
 }
 
+/// The first prefetch that is announced, whatever was measured.
+const FIRST: u32 = 16;
+
+/// What to announce on the way to a wanted prefetch: at most twice what was announced
+/// before. The first measurements may be of odd tasks, and a worker that has measured
+/// a moment earlier than its equals must not get everything that waits.
+pub(super) fn step(announced: u32, wanted: u32) -> u32 {
+    wanted.min(announced.saturating_mul(2).max(FIRST))
+}
+
 /// Whether a new prefetch is far enough from the announced one to be worth a
 /// word: doubled, halved, or to or from none.
 pub(super) fn worth_saying(announced: u32, now: u32) -> bool {
@@ -77,6 +87,18 @@ mod tests {
         let mut time = after(&[Duration::from_micros(80)]);
         time.add(Duration::from_micros(160));
         assert_eq!(time.mean_ns, Some(90_000));
+    }
+
+    #[test]
+    fn a_large_prefetch_is_reached_by_doubling() {
+        let mut announced = 0;
+        let mut steps = Vec::new();
+        while announced < 100 {
+            announced = step(announced, 100);
+            steps.push(announced);
+        }
+        assert_eq!(steps, [16, 32, 64, 100]);
+        assert_eq!(step(100, 3), 3);
     }
 
     #[test]

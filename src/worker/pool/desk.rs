@@ -243,6 +243,7 @@ impl Desk {
     fn prefetch_changes(&mut self, prefetch: impl Iterator<Item = u32>) -> Vec<v1::Prefetch> {
         let mut changes = Vec::new();
         for ((index, announced), tasks) in (0..).zip(&mut self.unsaid.announced).zip(prefetch) {
+            let tasks = prefetch::step(*announced, tasks);
             if prefetch::worth_saying(*announced, tasks) {
                 *announced = tasks;
                 changes.push(v1::Prefetch { type_index: index, tasks });
