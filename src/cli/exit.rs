@@ -124,7 +124,9 @@ impl From<client::Error> for Failure {
         let exit = match &error {
             Error::Unreachable { .. } => Exit::Unreachable,
             Error::Refused { .. } => Exit::Refused,
-            Error::WrongInput { .. } | Error::UnknownType { .. } => Exit::WrongInput,
+            Error::WrongInput { .. } | Error::TooLarge { .. } | Error::UnknownType { .. } => {
+                Exit::WrongInput
+            }
             Error::Conflict { .. } => Exit::Conflict,
             Error::NotFound { .. } | Error::Expired { .. } | Error::CursorTooOld { .. } => {
                 Exit::NotFound
@@ -150,6 +152,9 @@ impl From<client::Error> for Failure {
                 "taskgrid client status {0} tells its story, taskgrid client retry {0} tries again",
                 task.id
             )),
+            Error::TooLarge { .. } => failure.hint(
+                "the dispatcher's --max-payload limits it; send the address of what is larger",
+            ),
             Error::WrongInput { .. }
             | Error::UnknownType { .. }
             | Error::NotFound { .. }
@@ -282,6 +287,7 @@ mod tests {
             (client::Error::TaskFailed(task()), 1),
             (client::Error::TaskCancelled(task()), 1),
             (client::Error::WrongInput { problem: problem() }, 2),
+            (client::Error::TooLarge { problem: problem() }, 2),
             (client::Error::UnknownType { problem: problem() }, 2),
             (client::Error::NotFound { id }, 3),
             (client::Error::Expired { id }, 3),

@@ -36,6 +36,13 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A call is larger than one message may be. Nothing was stored; the same again
+    /// fails again.
+    #[error("{problem}")]
+    TooLarge {
+        /// How large it is, and how large it may be.
+        problem: String,
+    },
     /// No worker ever registered the task's type.
     #[error("{problem}")]
     UnknownType {
@@ -108,7 +115,13 @@ impl Error {
             Code::AlreadyExists => Self::Conflict { problem },
             Code::ResourceExhausted => Self::Refused { problem },
             Code::PermissionDenied | Code::Unauthenticated => Self::NotAllowed { problem },
-            Code::OutOfRange => Self::CursorTooOld { problem },
+            // Of the calls that are answered once, only the transport says this.
+            Code::OutOfRange => Self::TooLarge {
+                problem: match problem.split_once("too large: ") {
+                    Some((_, sizes)) => format!("too large for one message: {sizes}"),
+                    None => problem,
+                },
+            },
             Code::Unavailable => Self::Unreachable { url: url.to_owned(), problem },
             Code::Ok
             | Code::Cancelled

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::Stream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::call::Patience;
 use super::error::{Error, fate_is_unknown};
@@ -163,6 +163,9 @@ impl Watching {
             return Ok(());
         }
         self.patience.restore();
+        if status.code() == Code::OutOfRange {
+            return Err(Error::CursorTooOld { problem: status.message().to_owned() });
+        }
         Err(Error::from_status(self.client.url(), status))
     }
 }

@@ -43,13 +43,15 @@ pub(super) async fn store(
             Ok(receipt) => return Ok(Stored { tasks, receipt: Some(receipt), refused }),
             Err(error) => error,
         };
-        let (problem, whole_type) = match &error {
-            Error::WrongInput { problem } => (problem, false),
-            Error::UnknownType { problem } => (problem, true),
+        let (problem, whole_type, named) = match &error {
+            Error::WrongInput { problem } => (problem, false, place(problem)),
+            Error::UnknownType { problem } => (problem, true, place(problem)),
+            // Without the largest payload of all, a batch always fits.
+            Error::TooLarge { problem } => (problem, false, largest(&tasks)),
             Error::Refused { .. } if full.pause().await => continue,
             _ => return Err(error),
         };
-        let Some(place) = place(problem).filter(|&place| place < tasks.len()) else {
+        let Some(place) = named.filter(|&place| place < tasks.len()) else {
             return Err(error);
         };
         let told = problem.replacen(&format!("tasks[{place}]"), "", 1);
@@ -77,6 +79,12 @@ fn culprits(tasks: &[Task], place: usize, whole_type: bool) -> Vec<usize> {
     let is_out =
         |at: usize, task: &Task| at == place || (whole_type && Some(task.type_name()) == named);
     tasks.iter().enumerate().filter(|&(at, task)| is_out(at, task)).map(|(at, _)| at).collect()
+}
+
+/// The place of the largest payload.
+fn largest(tasks: &[Task]) -> Option<usize> {
+    let sizes = tasks.iter().enumerate().map(|(at, task)| (task.payload().len(), at));
+    sizes.max().map(|(_, at)| at)
 }
 
 /// How long a full dispatcher is waited for.

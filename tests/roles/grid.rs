@@ -1,0 +1,190 @@
+//! A grid of processes: a nameservice, a dispatcher with a directory of its own, and
+//! workers, on free ports.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::process::{Answer, Process, taskgrid, until};
+
+/// The built-in types.
+pub(crate) const TYPES: [&str; 5] = ["reverse", "sum", "hash", "upper", "wait"];
+
+/// Waits are as short as roles allow without mistaking a busy machine for a lost one.
+const TTL: &str = "1s";
+const LEASE: &str = "1s";
+
+pub(crate) struct Grid {
+    /// Ends first: whoever waits for others is not there to complain.
+    pub(crate) workers: Vec<Process>,
+    pub(crate) dispatcher: Process,
+    pub(crate) dispatcher_addr: SocketAddr,
+    pub(crate) nameservice_addr: SocketAddr,
+    flags: Vec<String>,
+    dir: TempDir,
+    _nameservice: Process,
+}
+
+impl Grid {
+    /// A nameservice, and a dispatcher with these further flags.
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let nameservice = Process::start(&["nameservice", "--port", "0", "--ttl", TTL]);
+        let nameservice_addr = nameservice.addr();
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        // An address of its own: while the dispatcher is away nobody else takes it.
+        let listen = SocketAddr::new(own_host().parse().unwrap(), 0);
+        let dispatcher = dispatcher(listen, nameservice_addr, dir.path(), &flags);
+        let dispatcher_addr = dispatcher.addr();
+        Self {
+            workers: Vec::new(),
+            dispatcher,
+            dispatcher_addr,
+            nameservice_addr,
+            flags,
+            dir,
+            _nameservice: nameservice,
+        }
+    }
+
+    /// With a worker for each of these types, all of them ready.
+    pub(crate) fn with_workers(types: &[&str]) -> Self {
+        let mut grid = Self::start(&[]);
+        for name in types {
+            grid.worker(name, &[]);
+        }
+        for name in types {
+            grid.wait_for_workers(name, 1);
+        }
+        grid
+    }
+
+    /// Adds a worker with these further flags.
+    pub(crate) fn worker(&mut self, name: &str, flags: &[&str]) {
+        let worker = worker(name, self.nameservice_addr, flags);
+        worker.addr();
+        self.workers.push(worker);
+    }
+
+    /// Waits until so many workers serve the type.
+    pub(crate) fn wait_for_workers(&self, name: &str, count: u64) {
+        until(&format!("{count} workers of {name}"), || {
+            let workers = self.type_row(name)?["workers"].as_u64();
+            (workers == Some(count)).then_some(())
+        });
+    }
+
+    /// Kills the dispatcher, and starts it again as it was.
+    pub(crate) fn crash_dispatcher(&mut self) {
+        self.dispatcher.kill();
+        self.dispatcher =
+            dispatcher(self.dispatcher_addr, self.nameservice_addr, self.dir.path(), &self.flags);
+        assert_eq!(self.dispatcher.addr(), self.dispatcher_addr);
+    }
+
+    /// Where the dispatcher's data is.
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts a call of the client.
+    pub(crate) fn begin(&self, arguments: &[&str], stdin: &[u8]) -> Process {
+        let dispatcher = self.dispatcher_addr.to_string();
+        let mut command = taskgrid(&["client", "--dispatcher", &dispatcher]);
+        command.args(arguments);
+        Process::spawn(command, stdin)
+    }
+
+    /// A call of the client, to its end.
+    pub(crate) fn call(&self, arguments: &[&str]) -> Answer {
+        self.begin(arguments, b"").answer()
+    }
+
+    /// What a call of the client prints as JSON.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let answer = self.call(&[arguments, &["-o", "json"]].concat());
+        serde_json::from_str(answer.succeeds()).unwrap()
+    }
+
+    /// Stores a task and gives its id.
+    pub(crate) fn send(&self, arguments: &[&str]) -> String {
+        let sent = self.call(&[&["send", "--detach"], arguments].concat());
+        sent.succeeds().trim_end().to_owned()
+    }
+
+    /// The worker that runs a task, once one does.
+    pub(crate) fn runner_of(&self, id: &str) -> String {
+        until("running", || {
+            let task = self.json(&["status", id]);
+            let worker = task["worker"].as_str()?.to_owned();
+            (task["status"] == "running").then_some(worker)
+        })
+    }
+
+    /// The numbers of a type, once it is known.
+    pub(crate) fn type_row(&self, name: &str) -> Option<Value> {
+        let Value::Array(rows) = self.json(&["types"]) else { panic!("types are an array") };
+        rows.into_iter().find(|row| row["type"] == name)
+    }
+
+    /// Nothing waits, and nothing runs.
+    pub(crate) fn is_empty(&self) {
+        for row in self.json(&["types"]).as_array().unwrap() {
+            assert_eq!((row["pending"].as_u64(), row["running"].as_u64()), (Some(0), Some(0)));
+        }
+        for status in ["pending", "running"] {
+            assert_eq!(self.json(&["list", "--status", status]), Value::Array(Vec::new()));
+        }
+    }
+}
+
+/// A dispatcher that keeps its data in `dir`.
+pub(crate) fn dispatcher(
+    listen: SocketAddr,
+    nameservice: SocketAddr,
+    dir: &Path,
+    flags: &[String],
+) -> Process {
+    let (host, port) = (listen.ip().to_string(), listen.port().to_string());
+    let mut command = taskgrid(&["dispatcher", "--host", &host, "--port", &port]);
+    command.args(["--nameservice", &nameservice.to_string()]);
+    if !flags.iter().any(|flag| flag == "--lease") {
+        command.args(["--lease", LEASE]);
+    }
+    command.arg("--data-dir").arg(dir).args(flags);
+    Process::spawn(command, b"")
+}
+
+/// A worker of one type.
+pub(crate) fn worker(name: &str, nameservice: SocketAddr, flags: &[&str]) -> Process {
+    let mut command = taskgrid(&["worker", "--type", name, "--port", "0"]);
+    command.args(["--nameservice", &nameservice.to_string()]).args(flags);
+    Process::spawn(command, b"")
+}
+
+/// A nameservice at this address.
+pub(crate) fn nameservice(listen: SocketAddr) -> Process {
+    let (host, port) = (listen.ip().to_string(), listen.port().to_string());
+    Process::start(&["nameservice", "--host", &host, "--port", &port, "--ttl", TTL])
+}
+
+/// An address where nobody listens, and where nobody else will before somebody is told
+/// to.
+pub(crate) fn reserved() -> SocketAddr {
+    TcpListener::bind((own_host(), 0)).unwrap().local_addr().unwrap()
+}
+
+/// A loopback address that no other grid uses, so that whoever asks the system for a
+/// free port meanwhile gets none of this one. Elsewhere than on Linux there is but one.
+fn own_host() -> String {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    if cfg!(target_os = "linux") {
+        let [.., high, low] = std::process::id().to_be_bytes();
+        format!("127.{}.{low}.{}", high | 0x80, NEXT.fetch_add(1, Ordering::Relaxed))
+    } else {
+        "127.0.0.1".to_owned()
+    }
+}

@@ -1,0 +1,83 @@
+//! In which order the roles are started does not matter.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::thread;
+
+use super::grid::{Grid, dispatcher, nameservice, reserved, worker};
+use super::process::{Process, taskgrid};
+
+#[derive(Debug, Clone, Copy)]
+enum Role {
+    Nameservice,
+    Dispatcher,
+    Worker,
+}
+
+#[test]
+fn roles_started_in_any_order_find_one_another() {
+    use Role::{Dispatcher, Nameservice, Worker};
+    let orders = [
+        [Nameservice, Dispatcher, Worker],
+        [Nameservice, Worker, Dispatcher],
+        [Dispatcher, Nameservice, Worker],
+        [Worker, Nameservice, Dispatcher],
+        [Dispatcher, Worker, Nameservice],
+        [Worker, Dispatcher, Nameservice],
+    ];
+    thread::scope(|scope| {
+        for order in orders {
+            scope.spawn(move || works(order));
+        }
+    });
+}
+
+/// Starts the client before everybody else, and each role once the one before it
+/// listens.
+fn works(order: [Role; 3]) {
+    let dir = tempfile::tempdir().unwrap();
+    let at = [reserved(), reserved()];
+    let patient = ["client", "--patience", "1m", "--dispatcher", &at[1].to_string()];
+    let mut command = taskgrid(&patient);
+    command.args(["send", "upper", "order"]);
+    let call = Process::spawn(command, b"");
+    let roles = order.map(|role| {
+        let role = start(role, at, dir.path());
+        role.addr();
+        role
+    });
+    let answer = call.answer();
+    assert_eq!((answer.code, &*answer.stdout), (Some(0), "ORDER\n"), "{order:?}: {answer:?}");
+    drop(roles);
+}
+
+fn start(role: Role, [names, tasks]: [SocketAddr; 2], dir: &Path) -> Process {
+    match role {
+        Role::Nameservice => nameservice(names),
+        Role::Dispatcher => dispatcher(tasks, names, dir, &[]),
+        Role::Worker => worker("upper", names, &[]),
+    }
+}
+
+#[test]
+fn a_task_of_a_known_type_waits_for_a_worker() {
+    let mut grid = Grid::with_workers(&["hash"]);
+    let worker = grid.workers.remove(0);
+    worker.terminate();
+    assert_eq!(worker.answer().code, Some(0));
+    grid.wait_for_workers("hash", 0);
+
+    let id = grid.send(&["hash", "text"]);
+    let waited = grid.call(&["result", &id, "--wait", "100ms"]);
+    waited.is_refused_call(4, &[&format!("task {id}"), "100ms"]);
+    assert_eq!(grid.json(&["status", &id])["status"], "pending");
+
+    // Also after a restart nobody need be there for its type to be known.
+    grid.crash_dispatcher();
+    let later = grid.send(&["hash", "text"]);
+    grid.worker("hash", &[]);
+    for id in [id, later] {
+        grid.call(&["result", &id]).prints(super::HASH_OF_TEXT);
+        assert_eq!(grid.json(&["status", &id])["attempts"], 1);
+    }
+}
