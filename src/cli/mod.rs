@@ -64,15 +64,12 @@ impl Cli {
         })
     }
 
-    /// Starts logging as the flags say: a role tells what it does, a call only what
-    /// is wrong.
+    /// Starts logging as the flags say: a role tells what it does; a call, and a whole
+    /// grid that says by itself where it is, only what is wrong.
     pub fn start_telemetry(&self) -> Result<(), Failure> {
         let usual = match &self.command {
-            Command::Client(_) | Command::Completions { .. } => "warn",
-            Command::Up(_)
-            | Command::Nameservice(_)
-            | Command::Dispatcher(_)
-            | Command::Worker(_) => "info",
+            Command::Up(_) | Command::Client(_) | Command::Completions { .. } => "warn",
+            Command::Nameservice(_) | Command::Dispatcher(_) | Command::Worker(_) => "info",
         };
         let filter = self.log.level.as_deref().unwrap_or(usual);
         Ok(telemetry::start(self.log.format.into(), filter, no_colour())?)
