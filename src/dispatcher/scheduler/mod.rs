@@ -295,3 +295,6 @@ impl Scheduler {
         self.committer.stop();
     }
 }
+
+#[cfg(test)]
+mod tests;
