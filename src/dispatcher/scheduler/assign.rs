@@ -61,15 +61,21 @@ pub(super) struct Unnoted {
 }
 
 impl Scheduler {
-    /// Leases and sends whatever can be sent.
+    /// Leases and sends whatever can be sent. The types take turns, beginning after
+    /// the one that was served last: one with an endless backlog must not keep a
+    /// worker that serves others too for itself.
     pub(super) fn assign(&mut self) {
         if self.draining || !self.gate.is_open(self.last_turn) {
             return;
         }
-        let types: Vec<TypeId> = self.queue.lanes.ready_types().collect();
-        for type_id in types {
-            self.assign_alone(type_id);
-            while self.assign_some(type_id) {}
+        let mut types: Vec<TypeId> = self.queue.lanes.ready_types().collect();
+        let served = types.partition_point(|type_id| *type_id <= self.served_last);
+        types.rotate_left(served);
+        for type_id in &types {
+            self.assign_alone(*type_id);
+        }
+        while !types.is_empty() {
+            types.retain(|type_id| self.assign_some(*type_id));
         }
     }
 
@@ -96,9 +102,13 @@ impl Scheduler {
                 self.fetch(type_id);
                 return false;
             };
-            if self.place(*id, &spec) {
-                placed += 1;
+            // What is behind it must not overtake it: a task that waits for a free
+            // slot would never get one while others fill the prefetch.
+            if !self.place(*id, &spec) {
+                return false;
             }
+            placed += 1;
+            self.served_last = type_id;
         }
         placed == wanted
     }

@@ -92,6 +92,8 @@ pub(crate) struct Scheduler {
     fleet: Fleet,
     gate: Gate,
     staged: Staged,
+    /// The type whose task was sent last.
+    served_last: TypeId,
     /// Types of which tasks are being read.
     fetching: BTreeSet<TypeId>,
     unnoted: Unnoted,
@@ -177,6 +179,7 @@ impl Scheduler {
             known_workers: restored.workers,
             fleet: Fleet::default(),
             staged: Staged::default(),
+            served_last: TypeId(0),
             fetching: BTreeSet::new(),
             unnoted: Unnoted::default(),
             sessions: BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! Who is given which task, and when.
 
-use super::world::{World, batch, hello, task};
+use super::world::{Hello, World, batch, hello, of_type, task};
 use crate::wire::v1;
 
 #[tokio::test]
@@ -81,6 +81,23 @@ async fn no_more_is_staged_than_the_bound_and_the_rest_is_read() {
         worker.complete(&assignment).await;
     }
     assert!(!world.store.reads().is_empty());
+}
+
+#[tokio::test]
+async fn types_that_share_a_worker_take_turns() {
+    let world = World::new().await;
+    let mut both = vec![task(); 4];
+    both.extend(vec![of_type("sum"); 4]);
+    world.submit(both).await;
+    let mut worker = world.join(Hello { types: vec!["hash", "sum"], ..hello("w", 1) }).await;
+    let mut types = Vec::new();
+    for _ in 0..4 {
+        let assignment = worker.assignment().await;
+        types.push(assignment.type_index);
+        worker.complete(&assignment).await;
+    }
+    types.sort_unstable();
+    assert_eq!(types, [0, 0, 1, 1]);
 }
 
 #[tokio::test]
