@@ -139,13 +139,17 @@ impl Scheduler {
         let assignment = assignment(&note, type_index, payload, spec.timeout_ms);
         if charged {
             self.write_note(&holder, vec![note]);
-            self.open.effects.push(Effect::Push(member, assignment));
-        } else if self.queue.ids.is_synced(id) {
-            self.unnoted.fresh.push((holder, note));
-            self.outgoing.entry(member).or_default().assign.push(assignment);
         } else {
             self.unnoted.fresh.push((holder, note));
-            self.after_commit(Effect::Push(member, assignment));
+        }
+        // Behind one that waits, so that a worker gets its tasks in their order.
+        let waits =
+            charged || !self.queue.ids.is_synced(id) || self.held_back.contains_key(&member);
+        if waits {
+            *self.held_back.entry(member).or_default() += 1;
+            self.after_commit(Effect::Push(member, note.token, assignment));
+        } else {
+            self.outgoing.entry(member).or_default().assign.push(assignment);
         }
         true
     }

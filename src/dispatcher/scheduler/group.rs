@@ -10,7 +10,7 @@ use super::{Message, Scheduler};
 use crate::core::event::{Entry, Event, TaskEvent};
 use crate::core::id::{Seq, TaskId, Token};
 use crate::core::placement::Member;
-use crate::core::task::{Change, Reason};
+use crate::core::task::{Change, Outcome, Reason};
 use crate::store::{self, Group};
 use crate::wire::v1;
 
@@ -51,8 +51,9 @@ pub(super) enum Effect {
     Receipt(oneshot::Sender<Result<Receipt, Refusal>>, Result<Receipt, Refusal>),
     /// How tasks stand.
     Snapshots(oneshot::Sender<Vec<Snapshot>>, Vec<Snapshot>),
-    /// A task whose start had to be stored first.
-    Push(Member, v1::Assignment),
+    /// A task whose start, or the reservation of whose id, had to be stored first, or
+    /// that comes behind such a one.
+    Push(Member, Token, v1::Assignment),
     /// The final word on an outcome.
     Answer(Member, Token, v1::Answer),
     /// An outcome for a task that has ended: its last event tells the answer.
@@ -141,14 +142,31 @@ impl Scheduler {
             // A caller that has left needs no answer.
             Effect::Receipt(reply, receipt) => drop(reply.send(receipt)),
             Effect::Snapshots(reply, snapshots) => drop(reply.send(snapshots)),
-            Effect::Push(member, assignment) => {
-                self.outgoing.entry(member).or_default().assign.push(assignment);
-            }
+            Effect::Push(member, token, assignment) => self.push(member, token, assignment),
             Effect::Answer(member, token, answer) => self.answer(member, token, answer),
             Effect::Judge(member, token, place) => self.judge(member, token, place),
             Effect::Stop(member, token) => {
                 self.outgoing.entry(member).or_default().cancel.push(token.into());
             }
+        }
+    }
+
+    /// Sends a task. If its worker has left meanwhile it never had the task, so that
+    /// nothing is known to have started: the task goes back instead.
+    fn push(&mut self, member: Member, token: Token, assignment: v1::Assignment) {
+        let id = TaskId(assignment.task_id);
+        if let Some(waiting) = self.held_back.get_mut(&member) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                self.held_back.remove(&member);
+            }
+        }
+        if self.sessions.contains_key(&member) {
+            self.outgoing.entry(member).or_default().assign.push(assignment);
+        } else if self.queue.leases.find(id).is_some_and(|held| held.lease.token == token)
+            && !self.draining
+        {
+            self.end_lease(id, Outcome::Released);
         }
     }
 

@@ -106,6 +106,8 @@ pub(crate) struct Scheduler {
     in_flight: Option<InFlight>,
     committer: Committer,
     outgoing: BTreeMap<Member, Outgoing>,
+    /// How many pushes to a worker wait for a commit.
+    held_back: BTreeMap<Member, u32>,
     /// The greatest id whose task is stored.
     stored_to: TaskId,
     /// Tasks below this were inherited from the last boot.
@@ -188,6 +190,7 @@ impl Scheduler {
             in_flight: None,
             committer: appender,
             outgoing: BTreeMap::new(),
+            held_back: BTreeMap::new(),
             inbox,
             committed,
             shared: Shared {

@@ -1,6 +1,6 @@
 //! Who is given which task, and when.
 
-use super::world::{Hello, World, batch, hello, of_type, task};
+use super::world::{Hello, World, at_most_once, batch, hello, of_type, task};
 use crate::wire::v1;
 
 #[tokio::test]
@@ -98,6 +98,24 @@ async fn types_that_share_a_worker_take_turns() {
     }
     types.sort_unstable();
     assert_eq!(types, [0, 0, 1, 1]);
+}
+
+#[tokio::test]
+async fn an_at_most_once_task_is_not_overtaken_for_ever_by_what_is_prefetched() {
+    let world = World::new().await;
+    let mut worker = world.join(hello("w", 1)).await;
+    worker.prefetch(2).await;
+    world.submit(vec![task(); 3]).await;
+    let exact = world.submit(vec![at_most_once()]).await;
+    world.submit(vec![task(); 20]).await;
+    let mut order = Vec::new();
+    while !order.contains(&exact) {
+        let assignment = worker.assignment().await;
+        order.push(assignment.task_id);
+        worker.complete(&assignment).await;
+        assert!(order.len() < 20, "{order:?}");
+    }
+    assert_eq!(order, [1, 2, 3, 4], "it is started in order of acceptance");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What waits for a commit, and what does not.
 
-use super::world::{World, at_most_once, batch, hello, soon, task};
+use super::world::{Hello, World, at_most_once, batch, hello, soon, task};
 use crate::core::event::Event;
 use crate::core::id::TaskId;
 use crate::core::queue::Standing;
@@ -101,6 +101,28 @@ async fn reads_and_refusals_wait_for_the_group_that_they_depend_on() {
 }
 
 #[tokio::test]
+async fn what_comes_behind_a_push_that_waits_does_not_overtake_it() {
+    let world = World::new().await;
+    let mut worker = world.join(hello("w", 8)).await;
+    world.submit(vec![v1::NewTask { delay_ms: 60_000, ..task() }]).await;
+    world.store.hold();
+    let receipt = world.submitting(batch(vec![at_most_once(), task()])).await;
+    world.store.holds().await;
+    let later = world.submitting(batch(vec![task()])).await;
+    world.barrier().await;
+    assert_eq!(worker.given(), [0; 0]);
+    world.store.release();
+    for receipt in [receipt, later] {
+        soon("receipt", receipt).await.unwrap().unwrap();
+    }
+    for id in [2, 3, 4] {
+        assert_eq!(worker.assignment().await.task_id, id);
+    }
+    let next = world.submit(vec![task()]).await;
+    assert_eq!(worker.assignment().await.task_id, next);
+}
+
+#[tokio::test]
 async fn a_failed_commit_gives_no_receipt_and_ends_the_loop_with_its_error() {
     let mut world = World::new().await;
     let _worker = world.join(hello("w", 1)).await;
@@ -136,4 +158,20 @@ async fn a_drain_refuses_keeps_what_it_has_and_ends() {
     world.ended().await.unwrap();
     assert!(matches!(world.store.log().last(), Some(Event::Stopped { next_id: TaskId(3) })));
     assert_eq!(worker.answered(), [], "the next boot answers it");
+}
+
+#[tokio::test]
+async fn an_at_most_once_task_whose_worker_leaves_before_the_push_is_run_elsewhere() {
+    let world = World::new().await;
+    let worker = world.join(hello("w", 1)).await;
+    world.submit(vec![v1::NewTask { delay_ms: 60_000, ..task() }]).await;
+    world.store.hold();
+    let receipt = world.submitting(batch(vec![at_most_once()])).await;
+    world.store.holds().await;
+    worker.leave(false).await;
+    world.barrier().await;
+    world.store.release();
+    soon("receipt", receipt).await.unwrap().unwrap();
+    let mut other = world.join(Hello { session: 2, ..hello("other", 1) }).await;
+    assert_eq!(other.assignment().await.task_id, 2);
 }
