@@ -11,15 +11,20 @@ use super::{Message, Scheduler};
 use crate::core::event::{Event, LeaseNote, LeaseNotes};
 use crate::core::id::{TaskId, Timestamp};
 use crate::core::placement::Need;
+use crate::core::queue::Standing;
 use crate::core::task::{Holder, Spec};
 use crate::core::task_type::TypeId;
-use crate::store::{self, StoredTask};
+use crate::store::{self, Store, StoredTask};
 use crate::wire::v1;
 
 /// Tasks of one type that are placed in one turn, before others get theirs.
 const TURN: usize = 256;
 /// Tasks that are read at once when their payloads are not in memory.
 const FETCH: usize = 1_024;
+/// Bytes of payloads after which such a read ends early …
+const FETCH_BYTES: usize = 8 << 20;
+/// … looked at after each so many tasks: their sizes are not in memory.
+const FETCH_STEP: usize = 16;
 /// The longest wait for the workers that the last boot knew.
 const KNOWN_WORKERS_WAIT: Duration = Duration::from_secs(2);
 
@@ -167,7 +172,7 @@ impl Scheduler {
         self.fetching.insert(type_id);
         let store = self.store.clone();
         tokio::spawn(async move {
-            let read = tokio::task::spawn_blocking(move || store.tasks(&ids)).await;
+            let read = tokio::task::spawn_blocking(move || read(store.as_ref(), &ids)).await;
             let rows = read.unwrap_or_else(|panic| {
                 Err(store::Error::Failed { what: format!("reading tasks panicked: {panic}") })
             });
@@ -179,12 +184,27 @@ impl Scheduler {
     pub(super) fn fetched(
         &mut self,
         type_id: TypeId,
-        rows: Result<Vec<Option<StoredTask>>, store::Error>,
+        rows: Result<Vec<(TaskId, Option<StoredTask>)>, store::Error>,
     ) {
         self.fetching.remove(&type_id);
         match rows {
-            Ok(rows) => rows.into_iter().flatten().for_each(|task| self.staged.keep(task)),
+            Ok(rows) => self.keep(rows),
             Err(error) => self.announced_end = Some(error),
+        }
+    }
+
+    /// Stages what was read. What ended or was adopted meanwhile is sent to nobody,
+    /// and would lie here for ever.
+    fn keep(&mut self, rows: Vec<(TaskId, Option<StoredTask>)>) {
+        let queue = &self.queue;
+        let waits = |id| matches!(queue.standing(id), Standing::Pending(..));
+        let (there, missing): (Vec<_>, Vec<_>) =
+            rows.into_iter().filter(|(id, _)| waits(*id)).partition(|(_, row)| row.is_some());
+        self.staged.keep(there.into_iter().filter_map(|(_, row)| row).collect());
+        if let Some((id, _)) = missing.first() {
+            // Asked for again and again, it would keep the loop busy for ever.
+            let what = format!("task {id} waits, and its record is not there");
+            self.announced_end = Some(store::Error::Damaged { what });
         }
     }
 
@@ -231,6 +251,24 @@ impl Scheduler {
     pub(super) fn has_unnoted(&self) -> bool {
         !self.unnoted.aging.is_empty() || !self.unnoted.fresh.is_empty()
     }
+}
+
+/// Reads tasks in order, until enough bytes of payloads are read.
+fn read(
+    store: &dyn Store,
+    ids: &[TaskId],
+) -> Result<Vec<(TaskId, Option<StoredTask>)>, store::Error> {
+    let mut rows = Vec::new();
+    let mut bytes = 0;
+    for ids in ids.chunks(FETCH_STEP) {
+        let read = store.tasks(ids)?;
+        bytes += read.iter().flatten().map(|task| task.payload.len()).sum::<usize>();
+        rows.extend(ids.iter().copied().zip(read));
+        if bytes >= FETCH_BYTES {
+            break;
+        }
+    }
+    Ok(rows)
 }
 
 fn assignment(

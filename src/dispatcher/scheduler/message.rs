@@ -45,7 +45,7 @@ pub(crate) enum Message {
     /// A session is over; with a goodbye if the worker itself ended it.
     Leave { member: Member, goodbye: bool },
     /// Tasks that were read to be sent.
-    Fetched { type_id: TypeId, rows: Result<Vec<Option<StoredTask>>, store::Error> },
+    Fetched { type_id: TypeId, rows: Result<Vec<(TaskId, Option<StoredTask>)>, store::Error> },
     /// What became of an outcome for a task that had ended.
     Judged { member: Member, token: Token, answer: v1::Answer },
     /// The oldest events of the log.

@@ -72,7 +72,10 @@ impl Scheduler {
             let spec = draft.accept(now);
             self.queue.accept(id, &spec, now);
             self.tally.submitted(&spec);
-            self.staged.offer(id, &spec, &draft.payload);
+            // One that is not due would take the room of those that are.
+            if spec.run_at <= now {
+                self.staged.offer(id, &spec, &draft.payload, batch.bytes);
+            }
             let event = Event::Submitted { id, spec };
             self.open.group.entries.push(Entry { event, bytes: draft.payload.clone() });
             self.open.stores_to = Some(id);

@@ -1,6 +1,9 @@
 //! Who is given which task, and when.
 
 use super::world::{Hello, World, at_most_once, batch, hello, of_type, task};
+use crate::core::id::TaskId;
+use crate::core::task_type::TypeId;
+use crate::store::Store as _;
 use crate::wire::v1;
 
 #[tokio::test]
@@ -84,6 +87,23 @@ async fn no_more_is_staged_than_the_bound_and_the_rest_is_read() {
 }
 
 #[tokio::test]
+async fn a_read_of_large_payloads_is_bounded_in_bytes() {
+    let world = World::new().await;
+    let large = bytes::Bytes::from(vec![7; 1 << 20]);
+    for _ in 0..100 {
+        let large = v1::NewTask { payload: large.clone(), ..task() };
+        world.submit(vec![large]).await;
+    }
+    let world = world.restart().await;
+    let mut worker = world.join(hello("w", 1)).await;
+    let assignment = worker.assignment().await;
+    let read: usize = world.store.reads().iter().map(Vec::len).sum();
+    assert!(read < 40, "{read} payloads of 1 MiB were read to send one");
+    worker.complete(&assignment).await;
+    assert_eq!(worker.assignment().await.task_id, 2);
+}
+
+#[tokio::test]
 async fn types_that_share_a_worker_take_turns() {
     let world = World::new().await;
     let mut both = vec![task(); 4];
@@ -116,6 +136,42 @@ async fn an_at_most_once_task_is_not_overtaken_for_ever_by_what_is_prefetched() 
         assert!(order.len() < 20, "{order:?}");
     }
     assert_eq!(order, [1, 2, 3, 4], "it is started in order of acceptance");
+}
+
+#[tokio::test]
+async fn what_ended_while_it_was_read_does_not_stay_in_memory() {
+    let world = World::new().await;
+    world.submit(vec![task(); 2]).await;
+    world.cancel(2).await;
+    let rows = world.store.tasks(&[TaskId(1), TaskId(2)]).unwrap();
+    let (mut scheduler, _handle) = world.still().await;
+    let rows = [TaskId(1), TaskId(2)].into_iter().zip(rows).collect();
+    scheduler.fetched(TypeId(0), Ok(rows));
+    assert!(scheduler.staged.spec(TaskId(1)).is_some());
+    assert!(scheduler.staged.spec(TaskId(2)).is_none());
+    assert!(scheduler.announced_end.is_none());
+}
+
+#[tokio::test]
+async fn a_task_that_waits_without_a_record_ends_the_loop_rather_than_keeping_it_busy() {
+    let world = World::new().await;
+    world.submit(vec![task()]).await;
+    let (mut scheduler, _handle) = world.still().await;
+    scheduler.fetched(TypeId(0), Ok(vec![(TaskId(1), None)]));
+    let error = scheduler.announced_end.unwrap();
+    assert!(error.to_string().contains("task 1 waits"), "{error}");
+}
+
+#[tokio::test]
+async fn tasks_that_are_not_due_take_no_room_in_memory() {
+    let world = World::new().await;
+    let delayed = v1::NewTask { delay_ms: 300, ..task() };
+    world.submit(vec![delayed, task()]).await;
+    let mut worker = world.join(hello("w", 2)).await;
+    assert_eq!(worker.assignment().await.task_id, 2);
+    assert_eq!(world.store.reads().len(), 0);
+    assert_eq!(worker.assignment().await.task_id, 1);
+    assert_eq!(world.store.reads(), [[TaskId(1)]]);
 }
 
 #[tokio::test]

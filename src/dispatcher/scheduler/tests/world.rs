@@ -87,6 +87,14 @@ impl World {
         world
     }
 
+    /// A loop over what is in the store, standing still.
+    pub(super) async fn still(mut self) -> (Scheduler, Handle) {
+        self.shutdown.begin();
+        self.ended().await.unwrap();
+        let (scheduler, handle, _) = load(&Gated::new(self.store.memory.clone()), &self.setup);
+        (scheduler, handle)
+    }
+
     fn boot(memory: Memory, setup: Setup) -> Self {
         let store = Gated::new(memory);
         let (scheduler, handle, epoch) = load(&store, &setup);
