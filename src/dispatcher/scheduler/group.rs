@@ -73,7 +73,8 @@ pub(super) struct Outgoing {
 impl Scheduler {
     /// Applies an event and puts it into the open group.
     pub(super) fn record(&mut self, event: TaskEvent, result: Bytes) {
-        self.tally.count(&event);
+        let was_running = self.queue.leases.find(event.id).is_some();
+        self.tally.count(&event, was_running);
         let is_end = event.change.status().is_terminal();
         if is_end && self.queue.progress(event.id).runs_alone(&event.spec) {
             self.fleet.give_up(event.id);

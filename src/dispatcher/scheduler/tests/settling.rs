@@ -1,6 +1,6 @@
 //! Outcomes and their answers.
 
-use super::world::{World, hello, task};
+use super::world::{World, hello, short_lease, task};
 use crate::core::id::{Epoch, Token};
 use crate::core::task::{Outcome, Reason, Status};
 use crate::wire::v1::{self, Answer};
@@ -108,4 +108,21 @@ async fn what_is_given_back_is_charged_to_nothing() {
     assert_eq!(worker.assignment().await.attempt, 4);
     let counts = world.counts().await;
     assert_eq!((counts.errors, counts.lost, counts.running), (0, 0, 1));
+}
+
+#[tokio::test]
+async fn a_late_success_is_counted_off_nothing_that_runs() {
+    let world = World::with(short_lease()).await;
+    let mut late = world.join(hello("late", 1)).await;
+    let id = world.submit(vec![task()]).await;
+    let assignment = late.assignment().await;
+    late.start(&assignment).await;
+    late.stopped().await;
+    let urgent = v1::NewTask { priority: Some(0), ..task() };
+    world.submit(vec![urgent]).await;
+    let mut busy = world.join(hello("busy", 1)).await;
+    assert_eq!(busy.assignment().await.task_id, id + 1, "the lost one waits behind it");
+    late.complete(&assignment).await;
+    assert_eq!(late.answer().await.1, Answer::Accepted);
+    assert_eq!(world.counts().await.running, 1);
 }
