@@ -14,8 +14,8 @@ use crate::core::task::{Change, Outcome, Reason};
 use crate::store::{self, Group};
 use crate::wire::v1;
 
-/// Results of a group beyond this are not kept for watchers: they read them from
-/// the store, so that a slow watcher holds no memory.
+/// Payloads and results of a group beyond this are not kept for watchers: they read
+/// results from the store, so that a slow watcher holds no memory.
 const WATCHED_BYTES: usize = 1 << 20;
 
 /// The group that fills.
@@ -104,6 +104,15 @@ impl Scheduler {
         }
         self.write_notes();
         let mut open = std::mem::take(&mut self.open);
+        if let Some(place) = open.trims_to {
+            // Told before it is done: who reads and then finds his place still good
+            // has read all that there was.
+            self.shared.trimmed_to.send_if_modified(|known| {
+                let is_newer = place > *known;
+                *known = place.max(*known);
+                is_newer
+            });
+        }
         let group = Arc::new(std::mem::take(&mut open.group));
         self.committer.commit(group.clone());
         self.in_flight = Some(InFlight { group, open });
@@ -123,13 +132,11 @@ impl Scheduler {
         if let Some(id) = open.stores_to {
             self.stored_to = self.stored_to.max(id);
         }
-        if let Some(place) = open.trims_to {
-            self.shared.trimmed_to.send_if_modified(|known| {
-                let is_newer = place > *known;
-                *known = place.max(*known);
-                is_newer
-            });
-        }
+        let places = group.entries.iter().filter_map(|entry| match &entry.event {
+            Event::Changed(event) => Some(event.seq),
+            _ => None,
+        });
+        self.durable_to = self.durable_to.max(places.max().unwrap_or_default());
         for effect in open.effects {
             self.carry_out(effect);
         }
@@ -226,11 +233,10 @@ impl Scheduler {
         if self.shared.committed.receiver_count() == 0 {
             return;
         }
-        let results = group.entries.iter().filter(|entry| matches!(entry.event, Event::Changed(_)));
-        let bytes: usize = results.map(|entry| entry.bytes.len()).sum();
-        let group = if bytes > WATCHED_BYTES { Arc::new(Group::default()) } else { group };
-        // Without a receiver nobody is told.
-        drop(self.shared.committed.send(group));
+        if let Some(group) = watched(group) {
+            // Without a receiver nobody is told.
+            drop(self.shared.committed.send(group));
+        }
     }
 
     /// Sends what a turn collected, one frame of each kind and worker.
@@ -240,6 +246,23 @@ impl Scheduler {
             session.send(outgoing);
         }
     }
+}
+
+/// What watchers are told of a group, if anything happened to a task in it: its
+/// changes alone where its payloads are large, and an empty group, so that they read
+/// the store, where its results are.
+fn watched(group: Arc<Group>) -> Option<Arc<Group>> {
+    let changes = || group.entries.iter().filter(|e| matches!(e.event, Event::Changed(_)));
+    changes().next()?;
+    let all: usize = group.entries.iter().map(|entry| entry.bytes.len()).sum();
+    if all <= WATCHED_BYTES {
+        return Some(group);
+    }
+    let results: usize = changes().map(|entry| entry.bytes.len()).sum();
+    if results > WATCHED_BYTES {
+        return Some(Arc::default());
+    }
+    Some(Arc::new(Group { entries: changes().cloned().collect(), ..Group::default() }))
 }
 
 /// Whether this event is what an outcome with this token made of the task.

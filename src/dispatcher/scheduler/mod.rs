@@ -49,7 +49,7 @@ use self::tally::Tally;
 use super::recovery::Restored;
 use super::types::Types;
 use crate::clock::Clock;
-use crate::core::id::{TaskId, Timestamp};
+use crate::core::id::{Seq, TaskId, Timestamp};
 use crate::core::keys::Keys;
 use crate::core::placement::{Fleet, Member};
 use crate::core::queue::Queue;
@@ -108,6 +108,8 @@ pub(crate) struct Scheduler {
     outgoing: BTreeMap<Member, Outgoing>,
     /// How many pushes to a worker wait for a commit.
     held_back: BTreeMap<Member, u32>,
+    /// The last place in the log that is durable.
+    durable_to: Seq,
     /// The greatest id whose task is stored.
     stored_to: TaskId,
     /// Tasks below this were inherited from the last boot.
@@ -135,7 +137,7 @@ struct Shared {
     types: watch::Sender<Arc<Types>>,
     committed: broadcast::Sender<Arc<Group>>,
     /// Places up to this one may have been trimmed.
-    trimmed_to: watch::Sender<crate::core::id::Seq>,
+    trimmed_to: watch::Sender<Seq>,
     /// For the loop's own errands.
     inbox: mpsc::WeakSender<Message>,
 }
@@ -172,6 +174,7 @@ impl Scheduler {
             tally: Tally::new(&restored),
             gate: Gate::new(&restored.workers, now),
             cautious_until: restored.cautious_until,
+            durable_to: Seq(restored.queue.next_seq().0.saturating_sub(1)),
             stored_to: restored.stored_to,
             inherited_below: restored.queue.ids.next(),
             queue: restored.queue,

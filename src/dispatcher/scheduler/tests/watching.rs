@@ -28,6 +28,23 @@ async fn a_watch_tells_each_event_once_in_order() {
 }
 
 #[tokio::test]
+async fn a_watch_from_now_misses_nothing_that_becomes_durable_after_it() {
+    let world = World::new().await;
+    let mut worker = world.join(hello("w", 4)).await;
+    world.submit(vec![task(); 2]).await;
+    world.store.hold();
+    let first = worker.assignment().await;
+    worker.complete(&first).await;
+    world.store.holds().await;
+    let mut watch = watch(&world, None, 16).await;
+    world.store.release();
+    assert_eq!(watch.ids(1).await, [1]);
+    let second = worker.assignment().await;
+    worker.complete(&second).await;
+    assert_eq!(watch.ids(1).await, [2]);
+}
+
+#[tokio::test]
 async fn a_watch_that_falls_behind_catches_up_from_the_store() {
     let world = World::new().await;
     let mut worker = world.join(hello("w", 1)).await;
@@ -68,6 +85,56 @@ async fn a_cursor_from_before_what_was_trimmed_is_out_of_range() {
     assert_eq!(refused.code(), Code::OutOfRange);
     let mut watch = open(&world, request(2), 1).await.unwrap();
     assert_eq!(watch.ids(1).await, [3]);
+}
+
+#[tokio::test]
+async fn a_watch_that_is_overtaken_by_the_trimming_is_told_so() {
+    let mut setup = Setup::default();
+    setup.policy.tasks = 1;
+    let world = World::with(setup).await;
+    let mut worker = world.join(hello("w", 1)).await;
+    let mut watch = watch(&world, None, 1).await;
+    world.submit(vec![task(); 300]).await;
+    finish(&mut worker, 300).await;
+    world.until_absent(&[1, 150, 299]).await;
+    let mut told = 0;
+    let status = loop {
+        match soon("message", watch.messages.recv()).await.unwrap() {
+            Ok(message) => told += message.events.len(),
+            Err(status) => break status,
+        }
+        assert!(told < 300, "what was trimmed cannot have been told");
+    };
+    assert_eq!(status.code(), Code::OutOfRange);
+}
+
+#[tokio::test]
+async fn no_message_of_a_watch_is_too_large_to_be_sent() {
+    use prost::Message as _;
+
+    let world = World::new().await;
+    let mut watch = watch(&world, None, 16).await;
+    let mut worker = world.join(hello("w", 20_000)).await;
+    for _ in 0..2 {
+        world.submit(vec![task(); 10_000]).await;
+    }
+    world.barrier().await;
+    let mut given = Vec::new();
+    for _ in 0..20_000 {
+        given.push(worker.assignment().await);
+    }
+    world.store.hold();
+    worker.complete(&given[0]).await;
+    world.store.holds().await;
+    worker.complete_all(&given[1..]).await;
+    world.barrier().await;
+    world.store.release();
+    let mut told = 0;
+    while told < 20_000 {
+        let message = soon("message", watch.messages.recv()).await.unwrap().unwrap();
+        assert!(message.events.len() <= 2_000 && message.encoded_len() < 1 << 20);
+        told += message.events.len();
+    }
 }
 
 #[tokio::test]

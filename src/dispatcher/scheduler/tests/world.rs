@@ -405,6 +405,19 @@ impl Fake {
         self.end(assignment.task_id, self.token(assignment), Outcome::Completed).await;
     }
 
+    /// Completes many in one report.
+    pub(super) async fn complete_all(&self, assignments: &[v1::Assignment]) {
+        let outcomes = assignments.iter().map(|assignment| Settlement {
+            id: TaskId(assignment.task_id),
+            token: self.token(assignment),
+            outcome: Outcome::Completed,
+            result: Bytes::new(),
+            run_us: 5,
+        });
+        let outcomes = outcomes.collect();
+        self.report(Report { outcomes, ..Report::default() }).await;
+    }
+
     pub(super) async fn fail(&self, assignment: &v1::Assignment, reason: Reason) {
         let retry_after = Some(Duration::ZERO);
         let outcome = Outcome::Failed { reason, message: "no".to_owned(), retry_after };
