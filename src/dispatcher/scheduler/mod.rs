@@ -266,7 +266,7 @@ impl Scheduler {
             Message::End { reply } => self.end(reply),
             Message::Learn { types } => self.learn(&types),
             Message::Endpoints { endpoints, complete } => {
-                self.tally.set_endpoints(endpoints, complete);
+                self.set_endpoints(endpoints, complete);
             }
             Message::Join { join, reply } => self.join(&join, reply),
             Message::Report { member, report } => self.report(member, report),

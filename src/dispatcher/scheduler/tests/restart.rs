@@ -4,7 +4,8 @@ use super::world::{Hello, World, hello, task};
 use crate::core::event::Event;
 use crate::core::id::TaskId;
 use crate::core::task::{Reason, Status};
-use crate::wire::v1::Answer;
+use crate::dispatcher::scheduler::Message;
+use crate::wire::v1::{self, Answer};
 
 #[tokio::test]
 async fn nothing_is_sent_until_the_workers_of_the_last_boot_have_said_what_they_hold() {
@@ -68,6 +69,27 @@ async fn a_worker_that_said_goodbye_is_not_waited_for() {
     let mut other = world.join(hello("other", 8)).await;
     world.barrier().await;
     assert!(world.counts().await.running == 1 || other.assignment().await.task_id == 1);
+}
+
+#[tokio::test]
+async fn a_worker_that_the_nameservice_no_longer_knows_is_forgotten() {
+    let world = World::new().await;
+    let gone = world.join(hello("gone", 1)).await;
+    let _stays = world.join(Hello { session: 2, ..hello("stays", 1) }).await;
+    gone.leave(false).await;
+    world.durable().await;
+    let endpoints = std::collections::BTreeMap::from([("stays".to_owned(), v1::Health::Healthy)]);
+    let told = |complete| Message::Endpoints { endpoints: endpoints.clone(), complete };
+    world.handle.tell(told(false)).await.unwrap();
+    world.durable().await;
+    let left = |world: &World| {
+        let log = world.store.log().into_iter();
+        log.filter(|event| matches!(event, Event::WorkerLeft { .. })).collect::<Vec<_>>()
+    };
+    assert_eq!(left(&world), [], "what is not complete says nothing of who is gone");
+    world.handle.tell(told(true)).await.unwrap();
+    world.durable().await;
+    assert_eq!(left(&world), [Event::WorkerLeft { worker: "gone".into() }]);
 }
 
 #[tokio::test]
