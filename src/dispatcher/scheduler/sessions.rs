@@ -107,6 +107,7 @@ impl Scheduler {
                         self.tally.adopted(claim.spec.as_ref());
                     }
                     self.staged.remove(claim.id);
+                    self.fleet.give_up(claim.id);
                 }
                 Err(rejected) => {
                     tracing::debug!(task = %claim.id, token = %claim.token, ?rejected, "lease refused");

@@ -1,6 +1,7 @@
 //! Sessions that come and go, and what becomes of their leases.
 
 use super::world::{Hello, World, hello, short_lease, task};
+use crate::core::queue::Claim;
 use crate::core::task::{Outcome, Reason, Status};
 use crate::wire::v1::{self, Answer};
 
@@ -160,4 +161,34 @@ async fn a_task_that_used_up_its_crashes_runs_alone_and_then_is_poison() {
     world.durable().await;
     let lost = (Status::Pending, Some(Reason::Lost));
     assert_eq!(world.story(id), [lost, (Status::Failed, Some(Reason::Poison))]);
+}
+
+#[tokio::test]
+async fn a_worker_set_aside_is_given_back_when_the_task_turns_out_to_run_elsewhere() {
+    let world = World::with(short_lease()).await;
+    let mut first = world.join(hello("first", 1)).await;
+    world.submit(vec![v1::NewTask { max_crashes: Some(1), ..task() }]).await;
+    let crashed = first.assignment().await;
+    first.start(&crashed).await;
+    first.leave(false).await;
+    let claim = first.claim(&world, &crashed, true);
+    let mut other = world.join(Hello { types: vec!["sum"], ..hello("busy", 1) }).await;
+    world.submit(vec![super::world::of_type("sum")]).await;
+    let busy = other.assignment().await;
+    let claims = vec![Claim { started: true, ..other.claim(&world, &busy, true) }];
+    // It serves both from here on, and holds one task: it is set aside.
+    let types = vec!["sum", "hash"];
+    let hello_again = Hello { types: types.clone(), session: 2, claims, ..hello("busy", 1) };
+    let mut other = world.join(hello_again).await;
+    while world.store.reads().is_empty() {
+        other.report(crate::dispatcher::scheduler::Report::default()).await;
+        world.barrier().await;
+    }
+    world.barrier().await;
+    let back = Hello { claims: vec![claim], session: 3, ..hello("first", 1) };
+    let _first = world.join(back).await;
+    other.complete(&busy).await;
+    other.answer().await;
+    let next = world.submit(vec![super::world::of_type("sum")]).await;
+    assert_eq!(other.assignment().await.task_id, next);
 }
