@@ -75,6 +75,11 @@ impl Gated {
         self.gate.reads.lock().unwrap().clone()
     }
 
+    /// How often events were read in order.
+    pub(super) fn walks(&self) -> usize {
+        *self.gate.walks.lock().unwrap()
+    }
+
     /// All that was committed in this boot.
     pub(super) fn log(&self) -> Vec<Event> {
         let groups = self.gate.groups.lock().unwrap();

@@ -35,6 +35,26 @@ async fn results_are_forgotten_when_they_are_too_old() {
     assert!(world.look(&[2]).await[0].given);
 }
 
+#[tokio::test]
+async fn a_commit_that_takes_long_is_not_asked_about_again_and_again() {
+    let mut setup = Setup::default();
+    setup.policy.tasks = 0;
+    let world = World::with(setup).await;
+    let mut worker = world.join(hello("w", 1)).await;
+    world.submit(vec![task()]).await;
+    let assignment = worker.assignment().await;
+    world.store.hold();
+    worker.complete(&assignment).await;
+    world.store.holds().await;
+    let before = world.store.walks();
+    for _ in 0..100 {
+        world.barrier().await;
+    }
+    assert!(world.store.walks() - before <= 1);
+    world.store.release();
+    world.until_absent(&[1]).await;
+}
+
 async fn run(world: &World, tasks: usize) {
     let mut worker = world.join(hello("w", 1)).await;
     world.submit(vec![task(); tasks]).await;
