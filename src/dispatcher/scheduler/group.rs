@@ -25,6 +25,8 @@ pub(super) struct Open {
     pub(super) effects: Vec<Effect>,
     /// Ids below this are reserved by this group.
     pub(super) ids_end: Option<TaskId>,
+    /// Bytes of the payloads in this group.
+    pub(super) bytes: u64,
     /// The greatest id whose task is in this group.
     pub(super) stores_to: Option<TaskId>,
     /// The greatest place that this group trims.

@@ -85,6 +85,9 @@ pub(crate) enum Refusal {
         "the queue is full: {live} bytes of payloads wait or run, at most {most} may (--max-queued-bytes); try later"
     )]
     TooLarge { live: u64, most: u64 },
+    /// More comes in than the store takes.
+    #[error("the store is slower than the submits: too many bytes wait for it; try later")]
+    Slow,
     /// The dispatcher is about to stop.
     #[error("the dispatcher is about to stop; try again")]
     Draining,

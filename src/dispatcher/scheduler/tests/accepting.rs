@@ -101,6 +101,27 @@ async fn the_queue_is_bounded_in_bytes() {
     world.submit(vec![v1::NewTask { payload: Bytes::new(), ..task() }]).await;
 }
 
+#[tokio::test]
+async fn a_store_that_stalls_refuses_more_than_a_bounded_number_of_bytes() {
+    let world = World::new().await;
+    world.store.hold();
+    let payload = Bytes::from(vec![7; 16 << 20]);
+    let large = || batch(vec![v1::NewTask { payload: payload.clone(), ..task() }]);
+    let mut receipts = vec![world.submitting(large()).await];
+    world.store.holds().await;
+    for _ in 0..16 {
+        receipts.push(world.submitting(large()).await);
+    }
+    let refused = world.submitting(large()).await;
+    world.barrier().await;
+    world.store.release();
+    for receipt in receipts {
+        soon("receipt", receipt).await.unwrap().unwrap();
+    }
+    assert_eq!(soon("refusal", refused).await.unwrap().unwrap_err(), Refusal::Slow);
+    world.try_submit(large()).await.unwrap();
+}
+
 fn keyed(tasks: Vec<v1::NewTask>) -> v1::SubmitRequest {
     v1::SubmitRequest { key: "key".into(), ..batch(tasks) }
 }
