@@ -19,6 +19,7 @@ use super::reports;
 use super::scheduler::{Gone, Handle, Join, Message};
 use super::types::Known;
 use crate::core::id::{Epoch, TaskId, millis};
+use crate::core::limits;
 use crate::core::payload::Checker;
 use crate::core::placement::Member;
 use crate::core::queue::Claim;
@@ -102,11 +103,10 @@ impl Links {
                         break;
                     }
                 }
-                Some(ended) = running.join_next() => {
-                    if let Ok(worker) = ended {
-                        linked.remove(&worker);
-                    }
-                }
+                Some(ended) = running.join_next() => match ended {
+                    Ok(worker) => _ = linked.remove(&worker),
+                    Err(panic) => tracing::error!(%panic, "a link to a worker ended; this is a bug"),
+                },
                 () = shutdown.begun() => break,
             }
         }
@@ -208,7 +208,7 @@ impl Links {
             let Some(message) = message? else { return Err(Lost::Closed) };
             match message.frame {
                 Some(session_response::Frame::Report(report)) => {
-                    let report = reports::parse(report)?;
+                    let report = reports::parse(report, self.max_payload)?;
                     self.handle.tell(Message::Report { member, report }).await?;
                 }
                 Some(session_response::Frame::Hello(_)) => {
@@ -227,8 +227,14 @@ impl Links {
         session: u64,
         frames: mpsc::UnboundedSender<v1::SessionRequest>,
     ) -> Result<Join, Lost> {
-        if hello.slots == 0 {
-            return Err(Malformed::new("hello.slots", "a worker has at least one slot").into());
+        if hello.slots == 0 || hello.slots > limits::SLOTS {
+            let problem = format!("{}; a worker has 1 to {} slots", hello.slots, limits::SLOTS);
+            return Err(Malformed::new("hello.slots", problem).into());
+        }
+        if hello.types.is_empty() || hello.types.len() > limits::WORKER_TYPES {
+            let (types, most) = (hello.types.len(), limits::WORKER_TYPES);
+            let problem = format!("{types}; a worker serves 1 to {most} types");
+            return Err(Malformed::new("hello.types", problem).into());
         }
         let types = hello.types.into_iter().map(|message| compile(TaskType::try_from(message)?));
         let types = types.collect::<Result<Vec<_>, Malformed>>()?;
@@ -274,3 +280,6 @@ fn compile(definition: TaskType) -> Result<Known, Malformed> {
         .map_err(|bad| Malformed::new("types.json_schema", bad.to_string()))?;
     Ok(Known { definition, checker: Arc::new(checker) })
 }
+
+#[cfg(test)]
+mod tests;
