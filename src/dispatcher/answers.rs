@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prost::Message as _;
 use tonic::Status;
 
 use super::scheduler::{Ended, Running, Snapshot};
@@ -61,7 +62,7 @@ impl Reader<'_> {
         for asked in asked {
             let answer = self.one(asked)?;
             if let Answer::Task(task) = &answer {
-                bytes += task.payload.len() + task.result.as_ref().map_or(0, Bytes::len);
+                bytes += task.encoded_len();
             }
             if bytes > limits::ANSWER_BYTES && !answers.is_empty() {
                 break;

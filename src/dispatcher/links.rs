@@ -23,6 +23,7 @@ use super::unary::Calls;
 use crate::clock::Clock;
 use crate::core::breaker::{Breaker, State};
 use crate::core::id::{Epoch, TaskId, millis};
+use crate::core::limits;
 use crate::core::payload::Checker;
 use crate::core::placement::Member;
 use crate::core::queue::Claim;
@@ -109,11 +110,10 @@ impl Links {
                         break;
                     }
                 }
-                Some(ended) = running.join_next() => {
-                    if let Ok(worker) = ended {
-                        linked.remove(&worker);
-                    }
-                }
+                Some(ended) = running.join_next() => match ended {
+                    Ok(worker) => _ = linked.remove(&worker),
+                    Err(panic) => tracing::error!(%panic, "a link to a worker ended; this is a bug"),
+                },
                 () = shutdown.begun() => break,
             }
         }
@@ -250,6 +250,7 @@ impl Links {
             member: joined.member,
             epoch: self.epoch,
             types: names,
+            max_result: self.max_payload,
             extend: self.lease / 3,
         };
         let status = calls.run(requests).await?;
@@ -283,7 +284,7 @@ impl Links {
             let Some(message) = message? else { return Err(Lost::Closed) };
             match message.frame {
                 Some(session_response::Frame::Report(report)) => {
-                    let report = reports::parse(report)?;
+                    let report = reports::parse(report, self.max_payload)?;
                     self.handle.tell(Message::Report { member, report }).await?;
                 }
                 Some(session_response::Frame::Hello(_)) => {
@@ -302,8 +303,14 @@ impl Links {
         session: u64,
         frames: mpsc::UnboundedSender<v1::SessionRequest>,
     ) -> Result<Join, Lost> {
-        if hello.slots == 0 {
-            return Err(Malformed::new("hello.slots", "a worker has at least one slot").into());
+        if hello.slots == 0 || hello.slots > limits::SLOTS {
+            let problem = format!("{}; a worker has 1 to {} slots", hello.slots, limits::SLOTS);
+            return Err(Malformed::new("hello.slots", problem).into());
+        }
+        if hello.types.is_empty() || hello.types.len() > limits::WORKER_TYPES {
+            let (types, most) = (hello.types.len(), limits::WORKER_TYPES);
+            let problem = format!("{types}; a worker serves 1 to {most} types");
+            return Err(Malformed::new("hello.types", problem).into());
         }
         let types = hello.types.into_iter().map(|message| compile(TaskType::try_from(message)?));
         let types = types.collect::<Result<Vec<_>, Malformed>>()?;
@@ -349,3 +356,6 @@ fn compile(definition: TaskType) -> Result<Known, Malformed> {
         .map_err(|bad| Malformed::new("types.json_schema", bad.to_string()))?;
     Ok(Known { definition, checker: Arc::new(checker) })
 }
+
+#[cfg(test)]
+mod tests;

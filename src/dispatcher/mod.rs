@@ -224,12 +224,17 @@ impl Dispatcher {
         let directory = tokio::spawn(directory.run(parts.clone()));
         let links = tokio::spawn(links.run(parts.clone()));
         let running = tokio::spawn(scheduler.run(parts.clone()));
+        let answering = async {
+            let ended = serving.await;
+            parts.begin();
+            ended
+        };
         let scheduled = async {
             let ended = running.await;
             parts.begin();
             ended
         };
-        let (serve_ended, ended) = tokio::join!(serving, scheduled);
+        let (serve_ended, ended) = tokio::join!(answering, scheduled);
         for part in [directory, links] {
             part.await.map_err(|panic| Error::Thread(panic.to_string()))?;
         }

@@ -11,9 +11,11 @@ use crate::core::task::{Outcome, Reason};
 use crate::wire::v1::{self, outcome::End};
 use crate::wire::{self, Malformed};
 
-/// Parses a report.
-pub(super) fn parse(message: v1::Report) -> Result<Report, Malformed> {
-    let outcomes = message.outcomes.into_iter().map(settlement).collect::<Result<_, _>>()?;
+/// Parses a report. A result of more than `max_result` bytes ends its attempt as a
+/// permanent failure: trying again would make it no smaller.
+pub(super) fn parse(message: v1::Report, max_result: u64) -> Result<Report, Malformed> {
+    let outcomes = message.outcomes.into_iter().map(|outcome| settlement(outcome, max_result));
+    let outcomes = outcomes.collect::<Result<_, _>>()?;
     let started = message.started.into_iter().map(|started| {
         let token = started.token.ok_or_else(|| Malformed::new("started.token", "missing"))?;
         Ok((TaskId(started.task_id), token.try_into()?))
@@ -24,11 +26,20 @@ pub(super) fn parse(message: v1::Report) -> Result<Report, Malformed> {
     Ok(Report { outcomes, started, prefetch, draining: message.draining })
 }
 
-/// Parses one outcome.
-pub(super) fn settlement(message: v1::Outcome) -> Result<Settlement, Malformed> {
+/// Parses one outcome; a result of more than `max_result` bytes is a failure.
+pub(super) fn settlement(message: v1::Outcome, max_result: u64) -> Result<Settlement, Malformed> {
     let token = message.token.ok_or_else(|| Malformed::new("outcomes.token", "missing"))?;
+    let most = usize::try_from(max_result).unwrap_or(usize::MAX);
     let mut result = Bytes::new();
     let outcome = match message.end {
+        Some(End::Completed(bytes)) if bytes.len() > most => Outcome::Failed {
+            reason: Reason::Permanent,
+            message: format!(
+                "the result has {} bytes; at most {most} are kept here (--max-payload)",
+                bytes.len()
+            ),
+            retry_after: None,
+        },
         Some(End::Completed(bytes)) => {
             result = bytes;
             Outcome::Completed
@@ -64,4 +75,51 @@ fn failed(failure: v1::Failure) -> Outcome {
     message.truncate(message.floor_char_boundary(limits::ERROR_BYTES));
     let retry_after = failure.retry_after_ms.map(Duration::from_millis);
     Outcome::Failed { reason, message, retry_after: retry_after.map(|d| d.min(limits::DELAY)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_over_the_limit_is_a_permanent_failure() {
+        let outcome = |bytes: usize| v1::Outcome {
+            task_id: 1,
+            token: Some(v1::Token { epoch: Some(v1::Epoch::default()), sequence: 1 }),
+            run_us: 3,
+            end: Some(End::Completed(vec![b'x'; bytes].into())),
+        };
+        let outcomes = vec![outcome(10), outcome(11)];
+        let report = parse(v1::Report { outcomes, ..v1::Report::default() }, 10).unwrap();
+        assert_eq!(report.outcomes[0].outcome, Outcome::Completed);
+        assert_eq!(report.outcomes[0].result.len(), 10);
+        let Outcome::Failed { reason, message, .. } = &report.outcomes[1].outcome else {
+            panic!("{:?}", report.outcomes[1].outcome)
+        };
+        assert_eq!((*reason, report.outcomes[1].result.len()), (Reason::Permanent, 0));
+        assert!(message.contains("11 bytes; at most 10"), "{message}");
+    }
+
+    #[test]
+    fn what_a_worker_says_is_cut_to_the_limits() {
+        let failure = v1::Failure {
+            message: "ä".repeat(limits::ERROR_BYTES),
+            reason: v1::Reason::Poison.into(),
+            retry_after_ms: Some(u64::MAX),
+        };
+        let outcome = v1::Outcome {
+            token: Some(v1::Token { epoch: Some(v1::Epoch::default()), sequence: 1 }),
+            end: Some(End::Failed(failure)),
+            ..v1::Outcome::default()
+        };
+        let prefetch = vec![v1::Prefetch { type_index: 3, tasks: u32::MAX }];
+        let outcomes = vec![outcome];
+        let report = parse(v1::Report { outcomes, prefetch, ..v1::Report::default() }, 10).unwrap();
+        assert_eq!(report.prefetch, [(3, limits::PREFETCH)]);
+        let Outcome::Failed { reason, message, retry_after } = &report.outcomes[0].outcome else {
+            panic!("{:?}", report.outcomes[0].outcome)
+        };
+        assert_eq!((*reason, *retry_after), (Reason::Error, Some(limits::DELAY)));
+        assert!(message.len() <= limits::ERROR_BYTES);
+    }
 }

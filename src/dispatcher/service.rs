@@ -279,9 +279,10 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::KeyConflict => Self::already_exists(refusal.to_string()),
-            Refusal::KeysFull | Refusal::TooMany { .. } | Refusal::TooLarge { .. } => {
-                Self::resource_exhausted(refusal.to_string())
-            }
+            Refusal::KeysFull
+            | Refusal::TooMany { .. }
+            | Refusal::TooLarge { .. }
+            | Refusal::Slow => Self::resource_exhausted(refusal.to_string()),
             Refusal::Draining => Self::unavailable(refusal.to_string()),
         }
     }

@@ -36,6 +36,8 @@ pub(super) struct Calls {
     pub(super) epoch: Epoch,
     /// The names of the worker's types, in the order in which it joined with them.
     pub(super) types: Vec<Arc<str>>,
+    /// Bytes of the largest result.
+    pub(super) max_result: u64,
     /// How often the leases of open calls are extended.
     pub(super) extend: Duration,
 }
@@ -156,7 +158,7 @@ impl Calls {
                     token: Some(token.into()),
                     ..outcome
                 });
-                match outcome.map(reports::settlement) {
+                match outcome.map(|outcome| reports::settlement(outcome, self.max_result)) {
                     Some(Ok(settlement)) => (settlement, None),
                     Some(Err(_)) | None => (lost(id, token), None),
                 }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
+use prost::Message as _;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -21,7 +22,7 @@ use crate::shutdown::Shutdown;
 use crate::store::{Group, Store};
 use crate::wire::{Malformed, v1};
 
-/// Events read from the store at once.
+/// Events read from the store at once, and told in one message.
 const PAGE: usize = 2_000;
 /// Messages that wait for a slow reader.
 pub(super) const MESSAGES: usize = 16;
@@ -75,9 +76,7 @@ impl Watcher {
         let is_new = request.cursor.is_empty();
         let place = if is_new { end } else { cursors.decode(&request.cursor)? };
         if place < handle.trimmed_to() {
-            return Err(Status::out_of_range(
-                "the cursor is older than what is kept: ask for the tasks by their ids",
-            ));
+            return Err(too_old());
         }
         let ids = request.ids.iter().map(|id| TaskId(*id)).collect();
         Ok(Self { handle, store, cursors, place, request, ids })
@@ -147,6 +146,12 @@ impl Watcher {
                     return false;
                 }
             };
+            // Looked at after the read: what is trimmed is told of before it is done.
+            if self.place < self.handle.trimmed_to() {
+                // A reader that has left needs no farewell.
+                drop(messages.send(Err(too_old())).await);
+                return false;
+            }
             if events.is_empty() {
                 return true;
             }
@@ -170,13 +175,15 @@ impl Watcher {
         send(told, messages).await
     }
 
-    /// What the reader wants of these events; moves on behind them.
+    /// What the reader wants of these events, in messages that are not too large to
+    /// be sent; moves on behind them.
     fn tell<'a>(
         &mut self,
         events: impl Iterator<Item = (&'a TaskEvent, &'a Bytes)>,
-    ) -> Option<v1::WatchResponse> {
+    ) -> Vec<v1::WatchResponse> {
         let types = self.handle.types();
-        let mut told = Vec::new();
+        let mut messages = Vec::new();
+        let (mut told, mut bytes) = (Vec::new(), 0);
         for (event, result) in events {
             if event.seq <= self.place {
                 continue;
@@ -184,11 +191,23 @@ impl Watcher {
             self.place = event.seq;
             if self.wants(event) {
                 let result = (!self.request.omit_results).then_some(result);
-                told.push(answers::event(event, result, &types));
+                let event = answers::event(event, result, &types);
+                bytes += event.encoded_len();
+                told.push(event);
+            }
+            if told.len() == PAGE || bytes > limits::ANSWER_BYTES {
+                messages.push(self.message(std::mem::take(&mut told)));
+                bytes = 0;
             }
         }
-        let cursor = self.cursors.encode(self.place);
-        (!told.is_empty()).then_some(v1::WatchResponse { events: told, cursor })
+        if !told.is_empty() {
+            messages.push(self.message(told));
+        }
+        messages
+    }
+
+    fn message(&self, events: Vec<v1::TaskEvent>) -> v1::WatchResponse {
+        v1::WatchResponse { events, cursor: self.cursors.encode(self.place) }
     }
 
     fn wants(&self, event: &TaskEvent) -> bool {
@@ -198,12 +217,19 @@ impl Watcher {
     }
 }
 
+fn too_old() -> Status {
+    Status::out_of_range("the cursor is older than what is kept: ask for the tasks by their ids")
+}
+
+/// Tells whether the reader is still there.
 async fn send(
-    told: Option<v1::WatchResponse>,
+    told: Vec<v1::WatchResponse>,
     messages: &mpsc::Sender<Result<v1::WatchResponse, Status>>,
 ) -> bool {
-    match told {
-        Some(message) => messages.send(Ok(message)).await.is_ok(),
-        None => true,
+    for message in told {
+        if messages.send(Ok(message)).await.is_err() {
+            return false;
+        }
     }
+    true
 }

@@ -11,15 +11,20 @@ use super::{Message, Scheduler};
 use crate::core::event::{Event, LeaseNote, LeaseNotes};
 use crate::core::id::{TaskId, Timestamp};
 use crate::core::placement::Need;
+use crate::core::queue::Standing;
 use crate::core::task::{Holder, Spec};
 use crate::core::task_type::TypeId;
-use crate::store::{self, StoredTask};
+use crate::store::{self, Store, StoredTask};
 use crate::wire::v1;
 
 /// Tasks of one type that are placed in one turn, before others get theirs.
 const TURN: usize = 256;
 /// Tasks that are read at once when their payloads are not in memory.
 const FETCH: usize = 1_024;
+/// Bytes of payloads after which such a read ends early …
+const FETCH_BYTES: usize = 8 << 20;
+/// … looked at after each so many tasks: their sizes are not in memory.
+const FETCH_STEP: usize = 16;
 /// The longest wait for the workers that the last boot knew.
 const KNOWN_WORKERS_WAIT: Duration = Duration::from_secs(2);
 
@@ -61,15 +66,21 @@ pub(super) struct Unnoted {
 }
 
 impl Scheduler {
-    /// Leases and sends whatever can be sent.
+    /// Leases and sends whatever can be sent. The types take turns, beginning after
+    /// the one that was served last: one with an endless backlog must not keep a
+    /// worker that serves others too for itself.
     pub(super) fn assign(&mut self) {
         if self.draining || !self.gate.is_open(self.last_turn) {
             return;
         }
-        let types: Vec<TypeId> = self.queue.lanes.ready_types().collect();
-        for type_id in types {
-            self.assign_alone(type_id);
-            while self.assign_some(type_id) {}
+        let mut types: Vec<TypeId> = self.queue.lanes.ready_types().collect();
+        let served = types.partition_point(|type_id| *type_id <= self.served_last);
+        types.rotate_left(served);
+        for type_id in &types {
+            self.assign_alone(*type_id);
+        }
+        while !types.is_empty() {
+            types.retain(|type_id| self.assign_some(*type_id));
         }
     }
 
@@ -96,9 +107,13 @@ impl Scheduler {
                 self.fetch(type_id);
                 return false;
             };
-            if self.place(*id, &spec) {
-                placed += 1;
+            // What is behind it must not overtake it: a task that waits for a free
+            // slot would never get one while others fill the prefetch.
+            if !self.place(*id, &spec) {
+                return false;
             }
+            placed += 1;
+            self.served_last = type_id;
         }
         placed == wanted
     }
@@ -129,13 +144,17 @@ impl Scheduler {
         let assignment = assignment(&note, type_index, payload, spec.timeout_ms);
         if charged {
             self.write_note(&holder, vec![note]);
-            self.open.effects.push(Effect::Push(member, assignment));
-        } else if self.queue.ids.is_synced(id) {
-            self.unnoted.fresh.push((holder, note));
-            self.outgoing.entry(member).or_default().assign.push(assignment);
         } else {
             self.unnoted.fresh.push((holder, note));
-            self.after_commit(Effect::Push(member, assignment));
+        }
+        // Behind one that waits, so that a worker gets its tasks in their order.
+        let waits =
+            charged || !self.queue.ids.is_synced(id) || self.held_back.contains_key(&member);
+        if waits {
+            *self.held_back.entry(member).or_default() += 1;
+            self.after_commit(Effect::Push(member, note.token, assignment));
+        } else {
+            self.outgoing.entry(member).or_default().assign.push(assignment);
         }
         true
     }
@@ -153,7 +172,7 @@ impl Scheduler {
         self.fetching.insert(type_id);
         let store = self.store.clone();
         tokio::spawn(async move {
-            let read = tokio::task::spawn_blocking(move || store.tasks(&ids)).await;
+            let read = tokio::task::spawn_blocking(move || read(store.as_ref(), &ids)).await;
             let rows = read.unwrap_or_else(|panic| {
                 Err(store::Error::Failed { what: format!("reading tasks panicked: {panic}") })
             });
@@ -165,12 +184,27 @@ impl Scheduler {
     pub(super) fn fetched(
         &mut self,
         type_id: TypeId,
-        rows: Result<Vec<Option<StoredTask>>, store::Error>,
+        rows: Result<Vec<(TaskId, Option<StoredTask>)>, store::Error>,
     ) {
         self.fetching.remove(&type_id);
         match rows {
-            Ok(rows) => rows.into_iter().flatten().for_each(|task| self.staged.keep(task)),
+            Ok(rows) => self.keep(rows),
             Err(error) => self.announced_end = Some(error),
+        }
+    }
+
+    /// Stages what was read. What ended or was adopted meanwhile is sent to nobody,
+    /// and would lie here for ever.
+    fn keep(&mut self, rows: Vec<(TaskId, Option<StoredTask>)>) {
+        let queue = &self.queue;
+        let waits = |id| matches!(queue.standing(id), Standing::Pending(..));
+        let (there, missing): (Vec<_>, Vec<_>) =
+            rows.into_iter().filter(|(id, _)| waits(*id)).partition(|(_, row)| row.is_some());
+        self.staged.keep(there.into_iter().filter_map(|(_, row)| row).collect());
+        if let Some((id, _)) = missing.first() {
+            // Asked for again and again, it would keep the loop busy for ever.
+            let what = format!("task {id} waits, and its record is not there");
+            self.announced_end = Some(store::Error::Damaged { what });
         }
     }
 
@@ -217,6 +251,24 @@ impl Scheduler {
     pub(super) fn has_unnoted(&self) -> bool {
         !self.unnoted.aging.is_empty() || !self.unnoted.fresh.is_empty()
     }
+}
+
+/// Reads tasks in order, until enough bytes of payloads are read.
+fn read(
+    store: &dyn Store,
+    ids: &[TaskId],
+) -> Result<Vec<(TaskId, Option<StoredTask>)>, store::Error> {
+    let mut rows = Vec::new();
+    let mut bytes = 0;
+    for ids in ids.chunks(FETCH_STEP) {
+        let read = store.tasks(ids)?;
+        bytes += read.iter().flatten().map(|task| task.payload.len()).sum::<usize>();
+        rows.extend(ids.iter().copied().zip(read));
+        if bytes >= FETCH_BYTES {
+            break;
+        }
+    }
+    Ok(rows)
 }
 
 fn assignment(

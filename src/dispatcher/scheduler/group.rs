@@ -10,12 +10,12 @@ use super::{Message, Scheduler};
 use crate::core::event::{Entry, Event, TaskEvent};
 use crate::core::id::{Seq, TaskId, Token};
 use crate::core::placement::Member;
-use crate::core::task::{Change, Reason};
+use crate::core::task::{Change, Outcome, Reason};
 use crate::store::{self, Group};
 use crate::wire::v1;
 
-/// Results of a group beyond this are not kept for watchers: they read them from
-/// the store, so that a slow watcher holds no memory.
+/// Payloads and results of a group beyond this are not kept for watchers: they read
+/// results from the store, so that a slow watcher holds no memory.
 const WATCHED_BYTES: usize = 1 << 20;
 
 /// The group that fills.
@@ -25,6 +25,8 @@ pub(super) struct Open {
     pub(super) effects: Vec<Effect>,
     /// Ids below this are reserved by this group.
     pub(super) ids_end: Option<TaskId>,
+    /// Bytes of the payloads in this group.
+    pub(super) bytes: u64,
     /// The greatest id whose task is in this group.
     pub(super) stores_to: Option<TaskId>,
     /// The greatest place that this group trims.
@@ -51,8 +53,9 @@ pub(super) enum Effect {
     Receipt(oneshot::Sender<Result<Receipt, Refusal>>, Result<Receipt, Refusal>),
     /// How tasks stand.
     Snapshots(oneshot::Sender<Vec<Snapshot>>, Vec<Snapshot>),
-    /// A task whose start had to be stored first.
-    Push(Member, v1::Assignment),
+    /// A task whose start, or the reservation of whose id, had to be stored first, or
+    /// that comes behind such a one.
+    Push(Member, Token, v1::Assignment),
     /// The final word on an outcome.
     Answer(Member, Token, v1::Answer),
     /// An outcome for a task that has ended: its last event tells the answer.
@@ -72,7 +75,8 @@ pub(super) struct Outgoing {
 impl Scheduler {
     /// Applies an event and puts it into the open group.
     pub(super) fn record(&mut self, event: TaskEvent, result: Bytes) {
-        self.tally.count(&event);
+        let was_running = self.queue.leases.find(event.id).is_some();
+        self.tally.count(&event, was_running);
         let is_end = event.change.status().is_terminal();
         if is_end && self.queue.progress(event.id).runs_alone(&event.spec) {
             self.fleet.give_up(event.id);
@@ -102,6 +106,15 @@ impl Scheduler {
         }
         self.write_notes();
         let mut open = std::mem::take(&mut self.open);
+        if let Some(place) = open.trims_to {
+            // Told before it is done: who reads and then finds his place still good
+            // has read all that there was.
+            self.shared.trimmed_to.send_if_modified(|known| {
+                let is_newer = place > *known;
+                *known = place.max(*known);
+                is_newer
+            });
+        }
         let group = Arc::new(std::mem::take(&mut open.group));
         self.committer.commit(group.clone());
         self.in_flight = Some(InFlight { group, open });
@@ -121,13 +134,11 @@ impl Scheduler {
         if let Some(id) = open.stores_to {
             self.stored_to = self.stored_to.max(id);
         }
-        if let Some(place) = open.trims_to {
-            self.shared.trimmed_to.send_if_modified(|known| {
-                let is_newer = place > *known;
-                *known = place.max(*known);
-                is_newer
-            });
-        }
+        let places = group.entries.iter().filter_map(|entry| match &entry.event {
+            Event::Changed(event) => Some(event.seq),
+            _ => None,
+        });
+        self.durable_to = self.durable_to.max(places.max().unwrap_or_default());
         for effect in open.effects {
             self.carry_out(effect);
         }
@@ -141,14 +152,31 @@ impl Scheduler {
             // A caller that has left needs no answer.
             Effect::Receipt(reply, receipt) => drop(reply.send(receipt)),
             Effect::Snapshots(reply, snapshots) => drop(reply.send(snapshots)),
-            Effect::Push(member, assignment) => {
-                self.outgoing.entry(member).or_default().assign.push(assignment);
-            }
+            Effect::Push(member, token, assignment) => self.push(member, token, assignment),
             Effect::Answer(member, token, answer) => self.answer(member, token, answer),
             Effect::Judge(member, token, place) => self.judge(member, token, place),
             Effect::Stop(member, token) => {
                 self.outgoing.entry(member).or_default().cancel.push(token.into());
             }
+        }
+    }
+
+    /// Sends a task. If its worker has left meanwhile it never had the task, so that
+    /// nothing is known to have started: the task goes back instead.
+    fn push(&mut self, member: Member, token: Token, assignment: v1::Assignment) {
+        let id = TaskId(assignment.task_id);
+        if let Some(waiting) = self.held_back.get_mut(&member) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                self.held_back.remove(&member);
+            }
+        }
+        if self.sessions.contains_key(&member) {
+            self.outgoing.entry(member).or_default().assign.push(assignment);
+        } else if self.queue.leases.find(id).is_some_and(|held| held.lease.token == token)
+            && !self.draining
+        {
+            self.end_lease(id, Outcome::Released);
         }
     }
 
@@ -207,11 +235,10 @@ impl Scheduler {
         if self.shared.committed.receiver_count() == 0 {
             return;
         }
-        let results = group.entries.iter().filter(|entry| matches!(entry.event, Event::Changed(_)));
-        let bytes: usize = results.map(|entry| entry.bytes.len()).sum();
-        let group = if bytes > WATCHED_BYTES { Arc::new(Group::default()) } else { group };
-        // Without a receiver nobody is told.
-        drop(self.shared.committed.send(group));
+        if let Some(group) = watched(group) {
+            // Without a receiver nobody is told.
+            drop(self.shared.committed.send(group));
+        }
     }
 
     /// Sends what a turn collected, one frame of each kind and worker.
@@ -221,6 +248,23 @@ impl Scheduler {
             session.send(outgoing);
         }
     }
+}
+
+/// What watchers are told of a group, if anything happened to a task in it: its
+/// changes alone where its payloads are large, and an empty group, so that they read
+/// the store, where its results are.
+fn watched(group: Arc<Group>) -> Option<Arc<Group>> {
+    let changes = || group.entries.iter().filter(|e| matches!(e.event, Event::Changed(_)));
+    changes().next()?;
+    let all: usize = group.entries.iter().map(|entry| entry.bytes.len()).sum();
+    if all <= WATCHED_BYTES {
+        return Some(group);
+    }
+    let results: usize = changes().map(|entry| entry.bytes.len()).sum();
+    if results > WATCHED_BYTES {
+        return Some(Arc::default());
+    }
+    Some(Arc::new(Group { entries: changes().cloned().collect(), ..Group::default() }))
 }
 
 /// Whether this event is what an outcome with this token made of the task.

@@ -45,7 +45,7 @@ pub(crate) enum Message {
     /// A session is over; with a goodbye if the worker itself ended it.
     Leave { member: Member, goodbye: bool },
     /// Tasks that were read to be sent.
-    Fetched { type_id: TypeId, rows: Result<Vec<Option<StoredTask>>, store::Error> },
+    Fetched { type_id: TypeId, rows: Result<Vec<(TaskId, Option<StoredTask>)>, store::Error> },
     /// What became of an outcome for a task that had ended.
     Judged { member: Member, token: Token, answer: v1::Answer },
     /// The oldest events of the log.
@@ -85,6 +85,9 @@ pub(crate) enum Refusal {
         "the queue is full: {live} bytes of payloads wait or run, at most {most} may (--max-queued-bytes); try later"
     )]
     TooLarge { live: u64, most: u64 },
+    /// More comes in than the store takes.
+    #[error("the store is slower than the submits: too many bytes wait for it; try later")]
+    Slow,
     /// The dispatcher is about to stop.
     #[error("the dispatcher is about to stop; try again")]
     Draining,

@@ -49,7 +49,7 @@ use self::tally::Tally;
 use super::recovery::Restored;
 use super::types::Types;
 use crate::clock::Clock;
-use crate::core::id::{TaskId, Timestamp};
+use crate::core::id::{Seq, TaskId, Timestamp};
 use crate::core::keys::Keys;
 use crate::core::placement::{Fleet, Member};
 use crate::core::queue::Queue;
@@ -92,6 +92,8 @@ pub(crate) struct Scheduler {
     fleet: Fleet,
     gate: Gate,
     staged: Staged,
+    /// The type whose task was sent last.
+    served_last: TypeId,
     /// Types of which tasks are being read.
     fetching: BTreeSet<TypeId>,
     unnoted: Unnoted,
@@ -104,6 +106,10 @@ pub(crate) struct Scheduler {
     in_flight: Option<InFlight>,
     committer: Committer,
     outgoing: BTreeMap<Member, Outgoing>,
+    /// How many pushes to a worker wait for a commit.
+    held_back: BTreeMap<Member, u32>,
+    /// The last place in the log that is durable.
+    durable_to: Seq,
     /// The greatest id whose task is stored.
     stored_to: TaskId,
     /// Tasks below this were inherited from the last boot.
@@ -131,7 +137,7 @@ struct Shared {
     types: watch::Sender<Arc<Types>>,
     committed: broadcast::Sender<Arc<Group>>,
     /// Places up to this one may have been trimmed.
-    trimmed_to: watch::Sender<crate::core::id::Seq>,
+    trimmed_to: watch::Sender<Seq>,
     /// For the loop's own errands.
     inbox: mpsc::WeakSender<Message>,
 }
@@ -168,6 +174,7 @@ impl Scheduler {
             tally: Tally::new(&restored),
             gate: Gate::new(&restored.workers, now),
             cautious_until: restored.cautious_until,
+            durable_to: Seq(restored.queue.next_seq().0.saturating_sub(1)),
             stored_to: restored.stored_to,
             inherited_below: restored.queue.ids.next(),
             queue: restored.queue,
@@ -177,6 +184,7 @@ impl Scheduler {
             known_workers: restored.workers,
             fleet: Fleet::default(),
             staged: Staged::default(),
+            served_last: TypeId(0),
             fetching: BTreeSet::new(),
             unnoted: Unnoted::default(),
             sessions: BTreeMap::new(),
@@ -185,6 +193,7 @@ impl Scheduler {
             in_flight: None,
             committer: appender,
             outgoing: BTreeMap::new(),
+            held_back: BTreeMap::new(),
             inbox,
             committed,
             shared: Shared {
@@ -257,7 +266,7 @@ impl Scheduler {
             Message::End { reply } => self.end(reply),
             Message::Learn { types } => self.learn(&types),
             Message::Endpoints { endpoints, complete } => {
-                self.tally.set_endpoints(endpoints, complete);
+                self.set_endpoints(endpoints, complete);
             }
             Message::Join { join, reply } => self.join(&join, reply),
             Message::Report { member, report } => self.report(member, report),
@@ -295,3 +304,6 @@ impl Scheduler {
         self.committer.stop();
     }
 }
+
+#[cfg(test)]
+mod tests;

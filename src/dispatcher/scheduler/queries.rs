@@ -89,9 +89,10 @@ impl Scheduler {
         drop(reply.send(stats));
     }
 
-    /// The end of the log. What is not yet durable is told by a watch from there.
+    /// The end of what is durable: a watch from there is told what becomes durable
+    /// after this moment, and a place beyond it may come to nothing in a crash.
     pub(super) fn end(&self, reply: oneshot::Sender<Seq>) {
-        let end = Seq(self.queue.next_seq().0.saturating_sub(1));
+        let end = self.durable_to;
         // A caller that has left needs no answer.
         reply.send(end).ok();
     }

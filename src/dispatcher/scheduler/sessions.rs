@@ -107,6 +107,7 @@ impl Scheduler {
                         self.tally.adopted(claim.spec.as_ref());
                     }
                     self.staged.remove(claim.id);
+                    self.fleet.give_up(claim.id);
                 }
                 Err(rejected) => {
                     tracing::debug!(task = %claim.id, token = %claim.token, ?rejected, "lease refused");
@@ -173,6 +174,31 @@ impl Scheduler {
         {
             self.open.group.entries.push(Event::WorkerLeft { worker }.into());
         }
+    }
+
+    /// Takes over what the nameservice says. A worker that it does not know any more
+    /// and that left no lease behind is gone for good: it is not waited for after a
+    /// restart, or each worker that ever crashed would be, for ever.
+    pub(super) fn set_endpoints(
+        &mut self,
+        endpoints: BTreeMap<String, v1::Health>,
+        complete: bool,
+    ) {
+        if complete && !self.draining && self.gate.is_open(self.last_turn) {
+            let gone = self.known_workers.iter().filter(|(worker, (incarnation, _))| {
+                let holder = Holder { worker: (*worker).clone(), incarnation: *incarnation };
+                let has_session = || self.sessions.values().any(|s| s.holder.worker == **worker);
+                !endpoints.contains_key(worker.as_ref())
+                    && !has_session()
+                    && self.queue.leases.of(&holder).is_empty()
+            });
+            let gone: Vec<Arc<str>> = gone.map(|(worker, _)| worker.clone()).collect();
+            for worker in gone {
+                self.known_workers.remove(&worker);
+                self.open.group.entries.push(Event::WorkerLeft { worker }.into());
+            }
+        }
+        self.tally.set_endpoints(endpoints, complete);
     }
 
     pub(super) fn learn(&mut self, types: &[Known]) {

@@ -11,6 +11,10 @@ use crate::core::keys::Lookup;
 use crate::core::limits;
 use crate::dispatcher::batch::{Batch, Key};
 
+/// Bytes of payloads that may wait for the commit under way to end: with a disk that
+/// stalls they would fill the memory. Much more than fits into a second of any disk.
+const OPEN_BYTES: u64 = 256 << 20;
+
 impl Scheduler {
     pub(super) fn submit(
         &mut self,
@@ -48,6 +52,9 @@ impl Scheduler {
     }
 
     fn check_room(&self, count: u32, bytes: u64) -> Result<(), Refusal> {
+        if self.open.bytes > 0 && self.open.bytes.saturating_add(bytes) > OPEN_BYTES {
+            return Err(Refusal::Slow);
+        }
         let (live, most) = (self.queue.live(), self.rules.max_queued);
         if live + u64::from(count) > most {
             return Err(Refusal::TooMany { live, most });
@@ -66,13 +73,17 @@ impl Scheduler {
             self.open.group.entries.push(Event::IdsReserved { end }.into());
             self.open.ids_end = Some(end);
         }
+        self.open.bytes = self.open.bytes.saturating_add(batch.bytes);
         let first = self.queue.ids.next();
         for draft in &batch.drafts {
             let id = self.queue.ids.next();
             let spec = draft.accept(now);
             self.queue.accept(id, &spec, now);
             self.tally.submitted(&spec);
-            self.staged.offer(id, &spec, &draft.payload);
+            // One that is not due would take the room of those that are.
+            if spec.run_at <= now {
+                self.staged.offer(id, &spec, &draft.payload, batch.bytes);
+            }
             let event = Event::Submitted { id, spec };
             self.open.group.entries.push(Entry { event, bytes: draft.payload.clone() });
             self.open.stores_to = Some(id);

@@ -64,10 +64,11 @@ impl Tally {
         self.fenced += 1;
     }
 
-    /// Counts an event of a task.
-    pub(super) fn count(&mut self, event: &TaskEvent) {
+    /// Counts an event of a task. One that was not running may end too: it was
+    /// cancelled, or its lease was over when its worker came with the result.
+    pub(super) fn count(&mut self, event: &TaskEvent, was_running: bool) {
         let counts = self.of(event.spec.type_id);
-        if event.attempt.is_some() {
+        if was_running {
             counts.running = counts.running.saturating_sub(1);
         }
         match event.change.status() {

@@ -65,8 +65,8 @@ impl Scheduler {
         let has_leases = self.queue.leases.count() > 0;
         let sweep = has_leases.then_some(self.next_sweep);
         let waiters = (!self.waiters.is_empty()).then_some(self.next_slow);
-        let trim =
-            (!self.trimming && self.queue.ended.count() > 0).then(|| self.retention.next_by_age());
+        let may_trim = !self.trimming && self.in_flight.is_none() && self.queue.ended.count() > 0;
+        let trim = may_trim.then(|| self.retention.next_by_age());
         let due = self.queue.lanes.next_due();
         let times = [sweep, waiters, trim, due, self.keys.next_end(), self.gate.opens_at(now)];
         times.into_iter().flatten().min().unwrap_or(now.plus(SLOW)).max(now.plus(MILLI))
@@ -88,7 +88,9 @@ impl Scheduler {
     }
 
     fn begin_trim(&mut self, now: Timestamp) {
-        if self.trimming || !self.retention.is_due(&self.queue.ended, now) {
+        // What is being committed is not there to be read: it has its turn after.
+        let is_busy = self.trimming || self.in_flight.is_some();
+        if is_busy || !self.retention.is_due(&self.queue.ended, now) {
             return;
         }
         let Some(inbox) = self.shared.inbox.upgrade() else { return };

@@ -1,0 +1,149 @@
+//! A store in memory whose commits a test can hold back or fail.
+
+use std::sync::{Arc, Condvar, Mutex};
+
+use tokio::sync::watch;
+
+use super::world::{PATIENCE, soon};
+use crate::core::event::Event;
+use crate::core::id::{Epoch, Seq, TaskId};
+use crate::store::{self, Group, Memory, Recovered, Store, StoredEvent, StoredTask};
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(super) struct Gated {
+    pub(super) memory: Memory,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug)]
+struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// How many commits wait at the gate.
+    waiting: watch::Sender<usize>,
+    /// Reads of tasks.
+    reads: Mutex<Vec<Vec<TaskId>>>,
+    groups: Mutex<Vec<Group>>,
+    /// Reads of events in order.
+    walks: Mutex<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Held,
+    Failing,
+}
+
+impl Gated {
+    pub(super) fn new(memory: Memory) -> Self {
+        let gate = Gate {
+            state: Mutex::new(State::Open),
+            changed: Condvar::new(),
+            waiting: watch::Sender::new(0),
+            reads: Mutex::default(),
+            groups: Mutex::default(),
+            walks: Mutex::default(),
+        };
+        Self { memory, gate: Arc::new(gate) }
+    }
+
+    /// Holds the next commit back, and those after it.
+    pub(super) fn hold(&self) {
+        self.set(State::Held);
+    }
+
+    /// Lets all commits through.
+    pub(super) fn release(&self) {
+        self.set(State::Open);
+    }
+
+    /// Fails all commits, those that are held back too.
+    pub(super) fn fail(&self) {
+        self.set(State::Failing);
+    }
+
+    /// Waits until a commit is held back.
+    pub(super) async fn holds(&self) {
+        let mut waiting = self.gate.waiting.subscribe();
+        soon("commit", waiting.wait_for(|waiting| *waiting > 0)).await.unwrap();
+    }
+
+    /// The ids of each read of tasks so far.
+    pub(super) fn reads(&self) -> Vec<Vec<TaskId>> {
+        self.gate.reads.lock().unwrap().clone()
+    }
+
+    /// How often events were read in order.
+    pub(super) fn walks(&self) -> usize {
+        *self.gate.walks.lock().unwrap()
+    }
+
+    /// All that was committed in this boot.
+    pub(super) fn log(&self) -> Vec<Event> {
+        let groups = self.gate.groups.lock().unwrap();
+        let entries = groups.iter().flat_map(|group| &group.entries);
+        entries.map(|entry| entry.event.clone()).collect()
+    }
+
+    /// The notes that were forgotten in this boot.
+    pub(super) fn notes_forgotten(&self) -> Vec<u64> {
+        let groups = self.gate.groups.lock().unwrap();
+        groups.iter().flat_map(|group| group.trim.notes.clone()).collect()
+    }
+
+    fn set(&self, state: State) {
+        *self.gate.state.lock().unwrap() = state;
+        self.gate.changed.notify_all();
+    }
+}
+
+impl Store for Gated {
+    fn take_epoch(&self, nonce: u64) -> Result<Vec<Epoch>, store::Error> {
+        self.memory.take_epoch(nonce)
+    }
+
+    fn append(&self, group: &Group) -> Result<(), store::Error> {
+        let state = self.gate.state.lock().unwrap();
+        let is_held = usize::from(*state == State::Held);
+        self.gate.waiting.send_modify(|waiting| *waiting += is_held);
+        let held = |state: &mut State| *state == State::Held;
+        let (state, _) = self.gate.changed.wait_timeout_while(state, PATIENCE, held).unwrap();
+        self.gate.waiting.send_modify(|waiting| *waiting -= is_held);
+        if *state == State::Failing {
+            return Err(store::Error::Failed { what: "the test said so".to_owned() });
+        }
+        drop(state);
+        self.memory.append(group)?;
+        self.gate.groups.lock().unwrap().push(group.clone());
+        Ok(())
+    }
+
+    fn scan(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, store::Error> {
+        self.memory.scan(visit)
+    }
+
+    fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, store::Error> {
+        self.gate.reads.lock().unwrap().push(ids.to_vec());
+        self.memory.tasks(ids)
+    }
+
+    fn events(&self, places: &[Seq]) -> Result<Vec<Option<StoredEvent>>, store::Error> {
+        self.memory.events(places)
+    }
+
+    fn events_after(
+        &self,
+        place: Seq,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<StoredEvent>, store::Error> {
+        *self.gate.walks.lock().unwrap() += 1;
+        self.memory.events_after(place, limit, bytes)
+    }
+
+    fn reopen(&self) -> Result<(), store::Error> {
+        self.memory.reopen()
+    }
+}

@@ -1,0 +1,193 @@
+//! Watches of the log.
+
+use tokio::sync::mpsc;
+use tonic::{Code, Status};
+
+use super::world::{Fake, Setup, World, hello, soon, task};
+use crate::core::id::Seq;
+use crate::dispatcher::scheduler::Message;
+use crate::dispatcher::watch::{Cursors, MESSAGES, Watcher};
+use crate::shutdown::Shutdown;
+use crate::wire::v1;
+
+const CURSORS: Cursors = Cursors { store_id: 5 };
+
+#[tokio::test]
+async fn a_watch_tells_each_event_once_in_order() {
+    let world = World::new().await;
+    let mut worker = world.join(hello("w", 4)).await;
+    world.submit(vec![task(); 3]).await;
+    let before = worker.assignment().await;
+    worker.complete(&before).await;
+    worker.answer().await;
+    let mut watch = watch(&world, Some(Seq(0)), 16).await;
+    assert_eq!(watch.ids(1).await, [1]);
+    finish(&mut worker, 2).await;
+    assert_eq!(watch.ids(2).await, [2, 3]);
+    assert!(watch.messages.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_watch_from_now_misses_nothing_that_becomes_durable_after_it() {
+    let world = World::new().await;
+    let mut worker = world.join(hello("w", 4)).await;
+    world.submit(vec![task(); 2]).await;
+    world.store.hold();
+    let first = worker.assignment().await;
+    worker.complete(&first).await;
+    world.store.holds().await;
+    let mut watch = watch(&world, None, 16).await;
+    world.store.release();
+    assert_eq!(watch.ids(1).await, [1]);
+    let second = worker.assignment().await;
+    worker.complete(&second).await;
+    assert_eq!(watch.ids(1).await, [2]);
+}
+
+#[tokio::test]
+async fn a_watch_that_falls_behind_catches_up_from_the_store() {
+    let world = World::new().await;
+    let mut worker = world.join(hello("w", 1)).await;
+    let mut watch = watch(&world, None, 1).await;
+    world.submit(vec![task(); 200]).await;
+    finish(&mut worker, 200).await;
+    assert_eq!(watch.ids(200).await, (1..=200).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_cursor_goes_on_where_it_was() {
+    let world = World::new().await;
+    let mut worker = world.join(hello("w", 4)).await;
+    world.submit(vec![task(); 4]).await;
+    finish(&mut worker, 2).await;
+    let mut first = watch(&world, Some(Seq(0)), 16).await;
+    assert_eq!(first.ids(2).await, [1, 2]);
+    finish(&mut worker, 2).await;
+    let request = v1::WatchRequest { cursor: first.cursor.clone(), ..v1::WatchRequest::default() };
+    let mut second = open(&world, request, 16).await.unwrap();
+    assert_eq!(second.ids(2).await, [3, 4]);
+}
+
+#[tokio::test]
+async fn a_cursor_from_before_what_was_trimmed_is_out_of_range() {
+    let mut setup = Setup::default();
+    setup.policy.tasks = 1;
+    let world = World::with(setup).await;
+    let mut worker = world.join(hello("w", 1)).await;
+    world.submit(vec![task(); 3]).await;
+    finish(&mut worker, 3).await;
+    world.until_absent(&[1, 2]).await;
+    let request = |place| v1::WatchRequest {
+        cursor: CURSORS.encode(Seq(place)),
+        ..v1::WatchRequest::default()
+    };
+    let refused = open(&world, request(1), 1).await.err().unwrap();
+    assert_eq!(refused.code(), Code::OutOfRange);
+    let mut watch = open(&world, request(2), 1).await.unwrap();
+    assert_eq!(watch.ids(1).await, [3]);
+}
+
+#[tokio::test]
+async fn a_watch_that_is_overtaken_by_the_trimming_is_told_so() {
+    let mut setup = Setup::default();
+    setup.policy.tasks = 1;
+    let world = World::with(setup).await;
+    let mut worker = world.join(hello("w", 1)).await;
+    let mut watch = watch(&world, None, 1).await;
+    world.submit(vec![task(); 300]).await;
+    finish(&mut worker, 300).await;
+    world.until_absent(&[1, 150, 299]).await;
+    let mut told = 0;
+    let status = loop {
+        match soon("message", watch.messages.recv()).await.unwrap() {
+            Ok(message) => told += message.events.len(),
+            Err(status) => break status,
+        }
+        assert!(told < 300, "what was trimmed cannot have been told");
+    };
+    assert_eq!(status.code(), Code::OutOfRange);
+}
+
+#[tokio::test]
+async fn no_message_of_a_watch_is_too_large_to_be_sent() {
+    use prost::Message as _;
+
+    let world = World::new().await;
+    let mut watch = watch(&world, None, 16).await;
+    let mut worker = world.join(hello("w", 20_000)).await;
+    for _ in 0..2 {
+        world.submit(vec![task(); 10_000]).await;
+    }
+    world.barrier().await;
+    let mut given = Vec::new();
+    for _ in 0..20_000 {
+        given.push(worker.assignment().await);
+    }
+    world.store.hold();
+    worker.complete(&given[0]).await;
+    world.store.holds().await;
+    worker.complete_all(&given[1..]).await;
+    world.barrier().await;
+    world.store.release();
+    let mut told = 0;
+    while told < 20_000 {
+        let message = soon("message", watch.messages.recv()).await.unwrap().unwrap();
+        assert!(message.events.len() <= 2_000 && message.encoded_len() < 1 << 20);
+        told += message.events.len();
+    }
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_the_dispatcher() {
+    let world = World::new().await;
+    let mut watch = watch(&world, None, 1).await;
+    watch.shutdown.begin();
+    let status = soon("farewell", watch.messages.recv()).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+}
+
+/// A reader of a watch.
+struct Watch {
+    messages: mpsc::Receiver<Result<v1::WatchResponse, Status>>,
+    cursor: bytes::Bytes,
+    shutdown: Shutdown,
+}
+
+impl Watch {
+    /// The ids of the next events.
+    async fn ids(&mut self, count: usize) -> Vec<u64> {
+        let mut ids = Vec::new();
+        while ids.len() < count {
+            let message = soon("message", self.messages.recv()).await.unwrap().unwrap();
+            ids.extend(message.events.iter().map(|event| event.id));
+            self.cursor = message.cursor;
+        }
+        ids
+    }
+}
+
+async fn watch(world: &World, place: Option<Seq>, room: usize) -> Watch {
+    let cursor = place.map(|place| CURSORS.encode(place)).unwrap_or_default();
+    open(world, v1::WatchRequest { cursor, ..v1::WatchRequest::default() }, room).await.unwrap()
+}
+
+/// A watch that has said hello.
+async fn open(world: &World, request: v1::WatchRequest, room: usize) -> Result<Watch, Status> {
+    let end = soon("end", world.handle.ask(|reply| Message::End { reply })).await.unwrap();
+    let store = std::sync::Arc::new(world.store.clone());
+    let watcher = Watcher::new(world.handle.clone(), store, CURSORS, request, end)?;
+    let (sender, mut messages) = mpsc::channel(room.min(MESSAGES));
+    let shutdown = Shutdown::new();
+    tokio::spawn(watcher.run(sender, shutdown.clone()));
+    let hello = soon("hello", messages.recv()).await.unwrap().unwrap();
+    assert!(hello.events.is_empty());
+    Ok(Watch { messages, cursor: hello.cursor, shutdown })
+}
+
+async fn finish(worker: &mut Fake, tasks: usize) {
+    for _ in 0..tasks {
+        let assignment = worker.assignment().await;
+        worker.complete(&assignment).await;
+        worker.answer().await;
+    }
+}
