@@ -15,16 +15,29 @@ const ROUNDS: &str = "TASKGRID_TEST_KILLS";
 /// How the tasks of a round ended, by id: the payload and the result.
 type Ends = BTreeMap<u64, (String, String)>;
 
+/// What came of a submit in the midst of which the dispatcher was killed.
+struct Interrupted {
+    /// All that was printed.
+    ends: Ends,
+    /// Lines that were printed before the kill.
+    seen: usize,
+    /// How long the dispatcher took to listen again.
+    restart: Duration,
+}
+
 #[test]
 fn a_killed_dispatcher_loses_no_task_and_doubles_none() {
     let (rounds, lines) = size();
     let mut grid = Grid::with_workers(&["hash"]);
-    let (mut stored, began) = (0, Instant::now());
+    let mut stored = 0;
     for round in 0..rounds {
         let payloads: Vec<String> = (0..lines).map(|line| format!("{round}-{line}\n")).collect();
         let payloads = payloads.concat();
-        let (first, seen) = interrupted(&mut grid, round, &payloads);
+        let began = Instant::now();
+        let Interrupted { ends: first, seen, restart } = interrupted(&mut grid, round, &payloads);
+        let interrupted_at = began.elapsed();
         let again = submit(&grid, &payloads);
+        let again_at = began.elapsed();
         let ends = ends(&again.stdout);
         stored += lines;
 
@@ -38,20 +51,22 @@ fn a_killed_dispatcher_loses_no_task_and_doubles_none() {
         }
         let sent: BTreeSet<&str> = ends.values().map(|(payload, _)| &**payload).collect();
         assert!(sent == payloads.lines().collect(), "each line is one task");
-        let listed = grid.call(&["list", "--limit", "0", "-o", "id"]);
-        assert_eq!(listed.succeeds().lines().count(), stored, "no second task of any");
         eprintln!(
-            "round {round}: killed after {seen} results; then {}; {:.1} s since the start",
+            "round {round}: killed after {seen} results, back after {restart:.1?}, at its end \
+             after {interrupted_at:.1?}; again: {}, after {again_at:.1?}; checked after {:.1?}",
             again.stderr.trim(),
-            began.elapsed().as_secs_f64()
+            began.elapsed()
         );
     }
+    let listed = grid.begin(&["list", "--limit", "0", "-o", "id"], b"");
+    let listed = listed.answer_within(patience(stored));
+    assert_eq!(listed.succeeds().lines().count(), stored, "no second task of any");
     grid.is_empty();
 }
 
 /// Submits, and kills the dispatcher when some results are there and others are not;
-/// every second time the client too. What was printed, and how much of it before.
-fn interrupted(grid: &mut Grid, round: usize, payloads: &str) -> (Ends, usize) {
+/// every second time the client too.
+fn interrupted(grid: &mut Grid, round: usize, payloads: &str) -> Interrupted {
     let lines = payloads.lines().count();
     let mut call = grid.begin(&["submit", "--type", "hash", "-"], payloads.as_bytes());
     let early = lines / 20 + round % 7 * (lines / 20);
@@ -64,13 +79,15 @@ fn interrupted(grid: &mut Grid, round: usize, payloads: &str) -> (Ends, usize) {
     }
     let seen = call.printed(|text| Some(count(text)));
     assert!((1..lines).contains(&seen), "the kill came in the middle: {seen} of {lines}");
+    let killed = Instant::now();
     grid.crash_dispatcher();
+    let restart = killed.elapsed();
     let first = call.answer_within(patience(lines));
     if !kills_client {
         assert_eq!(first.code, Some(0), "{}", first.stderr);
         assert_eq!(count(&first.stdout), lines);
     }
-    (ends(&first.stdout), seen)
+    Interrupted { ends: ends(&first.stdout), seen, restart }
 }
 
 fn submit(grid: &Grid, payloads: &str) -> Answer {
