@@ -177,7 +177,7 @@ fn answered(answer: v1::OutcomeAnswer) -> Option<Token> {
     match verdict {
         v1::Answer::Accepted | v1::Answer::Duplicate => Some(token),
         v1::Answer::Fenced | v1::Answer::Unknown => {
-            tracing::info!(%token, ?verdict, "an outcome came too late");
+            tracing::debug!(%token, ?verdict, "an outcome came too late");
             Some(token)
         }
         v1::Answer::Unspecified => None,
