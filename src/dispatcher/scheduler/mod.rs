@@ -166,13 +166,15 @@ impl Scheduler {
             trimmed_to.subscribe(),
         );
         let now = clock.now();
+        let gate = Gate::new(&restored.workers, now);
         let mut scheduler = Self {
             rules,
             clock,
             dice: rand::make_rng(),
             store,
             tally: Tally::new(&restored),
-            gate: Gate::new(&restored.workers, now),
+            next_slow: gate.opens_at(now).unwrap_or(now),
+            gate,
             cautious_until: restored.cautious_until,
             durable_to: Seq(restored.queue.next_seq().0.saturating_sub(1)),
             stored_to: restored.stored_to,
@@ -205,7 +207,6 @@ impl Scheduler {
             last_turn: now,
             next_member: 0,
             next_sweep: now,
-            next_slow: now,
             over_notes: Vec::new(),
             draining: false,
             trimming: false,

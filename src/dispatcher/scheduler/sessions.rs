@@ -176,29 +176,35 @@ impl Scheduler {
         }
     }
 
-    /// Takes over what the nameservice says. A worker that it does not know any more
-    /// and that left no lease behind is gone for good: it is not waited for after a
-    /// restart, or each worker that ever crashed would be, for ever.
+    /// Takes over what the nameservice says.
     pub(super) fn set_endpoints(
         &mut self,
         endpoints: BTreeMap<String, v1::Health>,
         complete: bool,
     ) {
-        if complete && !self.draining && self.gate.is_open(self.last_turn) {
-            let gone = self.known_workers.iter().filter(|(worker, (incarnation, _))| {
-                let holder = Holder { worker: (*worker).clone(), incarnation: *incarnation };
-                let has_session = || self.sessions.values().any(|s| s.holder.worker == **worker);
-                !endpoints.contains_key(worker.as_ref())
-                    && !has_session()
-                    && self.queue.leases.of(&holder).is_empty()
-            });
-            let gone: Vec<Arc<str>> = gone.map(|(worker, _)| worker.clone()).collect();
-            for worker in gone {
-                self.known_workers.remove(&worker);
-                self.open.group.entries.push(Event::WorkerLeft { worker }.into());
-            }
-        }
         self.tally.set_endpoints(endpoints, complete);
+        self.forget_workers();
+    }
+
+    /// A worker that the nameservice does not know any more and that left no lease
+    /// behind is gone for good: it is not waited for after a restart, or each worker
+    /// that ever crashed would be, for ever.
+    pub(super) fn forget_workers(&mut self) {
+        if self.draining || !self.gate.is_open(self.last_turn) {
+            return;
+        }
+        let gone = self.known_workers.iter().filter(|(worker, (incarnation, _))| {
+            let holder = Holder { worker: (*worker).clone(), incarnation: *incarnation };
+            let has_session = || self.sessions.values().any(|s| s.holder.worker == **worker);
+            self.tally.is_unregistered(worker)
+                && !has_session()
+                && self.queue.leases.of(&holder).is_empty()
+        });
+        let gone: Vec<Arc<str>> = gone.map(|(worker, _)| worker.clone()).collect();
+        for worker in gone {
+            self.known_workers.remove(&worker);
+            self.open.group.entries.push(Event::WorkerLeft { worker }.into());
+        }
     }
 
     pub(super) fn learn(&mut self, types: &[Known]) {

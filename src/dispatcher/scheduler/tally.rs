@@ -139,6 +139,11 @@ impl Tally {
         self.forget_absent();
     }
 
+    /// Whether the nameservice has told all that it knows, and that without this one.
+    pub(super) fn is_unregistered(&self, worker: &str) -> bool {
+        self.directory_complete && !self.health.contains_key(worker)
+    }
+
     fn forget_absent(&mut self) {
         let health = &self.health;
         self.workers.retain(|id, stats| stats.connected || health.contains_key(id.as_ref()));

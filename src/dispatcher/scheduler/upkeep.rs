@@ -17,7 +17,8 @@ const TRIM: usize = 2_000;
 const TRIM_BYTES: usize = 4 << 20;
 /// Keys forgotten in one turn.
 const KEYS: usize = 1_000;
-/// How often the loop looks at what has no time of its own: waiters that left.
+/// How often the loop looks at what has no time of its own: waiters that left, and
+/// workers that are gone.
 const SLOW: Duration = Duration::from_secs(60);
 
 impl Scheduler {
@@ -42,6 +43,7 @@ impl Scheduler {
         }
         if now >= self.next_slow {
             self.next_slow = now.plus(SLOW);
+            self.forget_workers();
             self.waiters.retain(|_, waiters| {
                 waiters.retain(|waiter| !waiter.is_closed());
                 !waiters.is_empty()

@@ -1,10 +1,11 @@
 //! What the next boot knows, waits for, and is careful about.
 
-use super::world::{Hello, World, hello, task};
+use super::world::{Hello, World, hello, soon, task};
 use crate::core::event::Event;
 use crate::core::id::TaskId;
 use crate::core::task::{Reason, Status};
 use crate::dispatcher::scheduler::Message;
+use crate::store::Store as _;
 use crate::wire::v1::{self, Answer};
 
 #[tokio::test]
@@ -82,14 +83,38 @@ async fn a_worker_that_the_nameservice_no_longer_knows_is_forgotten() {
     let told = |complete| Message::Endpoints { endpoints: endpoints.clone(), complete };
     world.handle.tell(told(false)).await.unwrap();
     world.durable().await;
-    let left = |world: &World| {
-        let log = world.store.log().into_iter();
-        log.filter(|event| matches!(event, Event::WorkerLeft { .. })).collect::<Vec<_>>()
-    };
     assert_eq!(left(&world), [], "what is not complete says nothing of who is gone");
     world.handle.tell(told(true)).await.unwrap();
     world.durable().await;
     assert_eq!(left(&world), [Event::WorkerLeft { worker: "gone".into() }]);
+}
+
+#[tokio::test]
+async fn a_worker_that_never_comes_back_makes_one_restart_wait_and_not_all() {
+    let world = World::new().await;
+    let gone = world.join(hello("gone", 1)).await;
+    gone.leave(false).await;
+    let world = world.crash().await;
+    let nobody = std::collections::BTreeMap::new();
+    let told = Message::Endpoints { endpoints: nobody, complete: true };
+    world.handle.tell(told).await.unwrap();
+    world.durable().await;
+    assert_eq!(left(&world), [], "it has its time to come back");
+    soon("end of the wait", async {
+        while left(&world).is_empty() {
+            world.durable().await;
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut awaited = Vec::new();
+    let scan = world.store.scan(&mut |event| {
+        if let Event::WorkerSeen { holder, .. } = event {
+            awaited.push(holder);
+        }
+    });
+    scan.unwrap();
+    assert_eq!(awaited, []);
 }
 
 #[tokio::test]
@@ -168,6 +193,11 @@ async fn notes_of_leases_are_forgotten_once_their_leases_have_ended() {
     let mut forgotten = world.store.notes_forgotten();
     forgotten.sort_unstable();
     assert_eq!(forgotten, written);
+}
+
+fn left(world: &World) -> Vec<Event> {
+    let log = world.store.log().into_iter();
+    log.filter(|event| matches!(event, Event::WorkerLeft { .. })).collect()
 }
 
 fn starts(world: &World) -> Vec<(TaskId, bool)> {
