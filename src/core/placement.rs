@@ -136,6 +136,14 @@ impl Fleet {
         }
     }
 
+    /// Notes that a worker came back with a task that runs alone: it gets nothing
+    /// more until it holds nothing.
+    pub fn keep_alone(&mut self, member: Member) {
+        if let Some(load) = self.members.get_mut(&member) {
+            load.alone = Alone::Busy;
+        }
+    }
+
     /// Chooses a worker for one task of a type and counts the task as held by it.
     pub fn place(&mut self, type_id: TypeId, need: Need) -> Option<Member> {
         match need {

@@ -417,6 +417,10 @@ impl Queue {
             std::cmp::Ordering::Greater => return Err(Rejected::Unknown),
             std::cmp::Ordering::Equal => {}
         }
+        // Its worker gave up a handler that ran: that is no reason to run it twice.
+        let has_run = run_us > 0 || held.lease.started.is_some();
+        let is_lost = outcome == Outcome::Released && has_run && held.spec.at_most_once();
+        let outcome = if is_lost { Outcome::Lost } else { outcome };
         let change = settle(&held.spec, &held.progress, &held.lease, outcome, now, dice);
         let attempt = EndedAttempt {
             number: held.lease.attempt,

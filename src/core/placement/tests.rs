@@ -142,6 +142,16 @@ fn two_tasks_alone_do_not_share_a_worker() {
     assert_eq!(fleet.place(TYPE, one), Some(Member(1)));
 }
 
+#[test]
+fn a_worker_that_comes_back_with_a_task_alone_gets_nothing_beside_it() {
+    let mut fleet = fleet(&[(1, 4, 1)]);
+    fleet.keep_alone(Member(1));
+    assert_eq!((fleet.room(TYPE), fleet.place(TYPE, Need::Any)), (0, None));
+    assert_eq!(fleet.place(TYPE, Need::Alone(TaskId(9))), None);
+    fleet.release(Member(1));
+    assert_eq!(fleet.place(TYPE, Need::Any), Some(Member(1)));
+}
+
 /// What may happen to a fleet.
 #[derive(Debug, Clone)]
 enum Step {

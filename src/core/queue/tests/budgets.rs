@@ -185,6 +185,19 @@ fn an_at_most_once_task_that_never_started_may_be_given_again() {
 }
 
 #[test]
+fn an_at_most_once_task_that_is_given_back_after_its_start_fails_as_unknown() {
+    play(
+        at_most_once(),
+        &[
+            (LeaseCharged("a"), "attempt 1"),
+            (Start(1), "runs"),
+            (Settle(1, Outcome::Released), "failed: unknown"),
+            (Lease("b"), "nothing to lease"),
+        ],
+    );
+}
+
+#[test]
 fn missed_extensions_lose_a_lease_and_age_alone_does_not() {
     use super::script::Step::Extend;
     play(

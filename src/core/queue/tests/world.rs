@@ -71,7 +71,9 @@ impl World {
         token: Token,
         outcome: Outcome,
     ) -> Result<TaskEvent, Rejected> {
-        self.decide(id, Command::Settle { token, outcome, run_us: 1 })
+        // What is given back has not run, unless its start was told.
+        let run_us = u64::from(outcome != Outcome::Released);
+        self.decide(id, Command::Settle { token, outcome, run_us })
     }
 
     pub(super) fn cancel(&mut self, id: TaskId) -> Result<TaskEvent, Rejected> {
