@@ -108,6 +108,10 @@ impl Scheduler {
                     }
                     self.staged.remove(claim.id);
                     self.fleet.give_up(claim.id);
+                    let held = self.queue.leases.find(claim.id);
+                    if held.is_some_and(|held| held.progress.runs_alone(&held.spec)) {
+                        self.fleet.keep_alone(member);
+                    }
                 }
                 Err(rejected) => {
                     tracing::debug!(task = %claim.id, token = %claim.token, ?rejected, "lease refused");
