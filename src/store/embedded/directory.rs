@@ -105,6 +105,16 @@ impl Directory {
     }
 }
 
+impl Drop for Directory {
+    /// Lets go of the lock by name. Closing the file is not enough while another
+    /// thread starts a process: until that runs its own program it has our files too.
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, "cannot unlock the data directory");
+        }
+    }
+}
+
 /// Makes a directory and those above it, each with a synced entry.
 fn make(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = path
