@@ -177,29 +177,26 @@ impl Fleet {
 
     /// A worker that holds nothing gets the task; if none does, the one that holds
     /// least is set aside for it, so that a busy grid does not put it off for ever.
+    /// One that is set aside for a later task is taken over if there is no other:
+    /// of a type only the first such task is placed, and must not wait for the next.
     fn place_alone(&mut self, type_id: TypeId, task: TaskId) -> Option<Member> {
         let serving = self.by_type.get(&type_id)?;
-        let mut best: Option<(bool, Member)> = None;
-        let mut least = u32::MAX;
-        for member in &serving.members {
-            let Some(load) = self.members.get(member).filter(|load| !load.draining) else {
-                continue;
+        let candidates = serving.members.iter().filter_map(|member| {
+            let load = self.members.get(member).filter(|load| !load.draining)?;
+            let rank = match load.alone {
+                Alone::Reserved(other) if other == task => 0,
+                Alone::No => 1,
+                Alone::Reserved(later) if later > task => 2,
+                Alone::Reserved(_) | Alone::Busy => return None,
             };
-            let is_set_aside = load.alone == Alone::Reserved(task);
-            if load.held == 0 && (is_set_aside || load.alone == Alone::No) {
-                return self.start_alone(*member, task);
-            }
-            if is_set_aside {
-                best = Some((true, *member));
-            }
-            let is_settled = best.is_some_and(|(is_set_aside, _)| is_set_aside);
-            if load.alone == Alone::No && load.held < least && !is_settled {
-                (best, least) = (Some((false, *member)), load.held);
-            }
+            Some((load.held > 0, rank, load.held, *member))
+        });
+        let (is_busy, _, _, member) = candidates.min()?;
+        if is_busy {
+            self.members.get_mut(&member)?.alone = Alone::Reserved(task);
+            return None;
         }
-        let (_, member) = best?;
-        self.members.get_mut(&member)?.alone = Alone::Reserved(task);
-        None
+        self.start_alone(member, task)
     }
 
     fn start_alone(&mut self, member: Member, task: TaskId) -> Option<Member> {

@@ -143,6 +143,16 @@ fn two_tasks_alone_do_not_share_a_worker() {
 }
 
 #[test]
+fn a_worker_set_aside_for_a_task_is_taken_over_by_an_earlier_one_alone() {
+    let (earlier, later) = (Need::Alone(TaskId(1)), Need::Alone(TaskId(2)));
+    let mut fleet = fleet(&[(1, 4, 1)]);
+    assert_eq!((fleet.place(TYPE, later), fleet.place(TYPE, earlier)), (None, None));
+    assert_eq!(fleet.place(TYPE, later), None, "a later one does not take it back");
+    fleet.release(Member(1));
+    assert_eq!((fleet.place(TYPE, later), fleet.place(TYPE, earlier)), (None, Some(Member(1))));
+}
+
+#[test]
 fn a_worker_that_comes_back_with_a_task_alone_gets_nothing_beside_it() {
     let mut fleet = fleet(&[(1, 4, 1)]);
     fleet.keep_alone(Member(1));

@@ -88,7 +88,7 @@ impl World {
 
     fn dispatcher_is_gone(&mut self) {
         self.forget_links();
-        self.turn_at = None;
+        self.next_turn = None;
         // What was due for this boot is for nobody.
         self.boot += 1;
         self.paused -= self.paused_until.saturating_sub(self.now);

@@ -32,7 +32,8 @@ const STEPS: u64 = 400_000;
 #[derive(Debug)]
 enum Happening {
     DispatcherStarts,
-    /// A turn of the loop of this boot that was due at this time.
+    /// A turn of the loop of this boot; the number tells it from those that were put
+    /// off by an earlier one.
     Turn(u64, u64),
     Committed(u64),
     Fetched(u64, TypeId, Vec<TaskId>),
@@ -83,7 +84,8 @@ pub(crate) struct World {
     paused_until: u64,
     /// How long the dispatcher was paused in all.
     paused: u64,
-    turn_at: Option<u64>,
+    /// When the loop's next turn is due, and its number.
+    next_turn: Option<(u64, u64)>,
     workers: Vec<Worker>,
     links: Vec<Link>,
     conns: BTreeMap<u64, Conn>,
@@ -115,7 +117,7 @@ impl World {
             boot: 0,
             paused_until: 0,
             paused: 0,
-            turn_at: None,
+            next_turn: None,
             links: workers.iter().map(|_| Link::default()).collect(),
             conns: BTreeMap::new(),
             sessions: 0,
@@ -175,8 +177,8 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::DispatcherStarts => self.start_dispatcher(),
-            Happening::Turn(boot, at) => {
-                if boot == self.boot && self.turn_at == Some(at) {
+            Happening::Turn(boot, number) => {
+                if boot == self.boot && self.next_turn.is_some_and(|(_, next)| next == number) {
                     self.turn(false);
                 }
             }
@@ -278,9 +280,10 @@ impl World {
     }
 
     fn schedule_turn(&mut self, at: u64) {
-        if self.turn_at.is_none_or(|turn| at < turn) {
-            self.turn_at = Some(at);
-            self.schedule_at(at, Happening::Turn(self.boot, at));
+        if self.next_turn.is_none_or(|(next, _)| at < next) {
+            let number = self.scheduled;
+            self.next_turn = Some((at, number));
+            self.schedule_at(at, Happening::Turn(self.boot, number));
         }
     }
 
@@ -301,7 +304,7 @@ impl World {
     }
 
     fn turn(&mut self, has_committed: bool) {
-        self.turn_at = None;
+        self.next_turn = None;
         let Some(mut dispatcher) = self.dispatcher.take() else { return };
         let now = Timestamp(self.now);
         let mut cx = Turn {
