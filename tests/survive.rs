@@ -6,6 +6,7 @@ mod survive {
     pub(crate) mod handlers;
 
     mod budgets;
+    mod one_process;
     mod restarts;
     mod sharing;
     mod unary;
