@@ -1,11 +1,13 @@
 //! Workers that are lost, paused, and told to stop.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use taskgrid::client::{Error, Task};
+use bytes::Bytes;
+use taskgrid::client::{Error, SubmitOptions, Task};
 use taskgrid::core::task::{Reason, Status};
 use taskgrid::testing::Grid;
-use taskgrid::worker::{Worker, builtin};
+use taskgrid::worker::{Builder, Config, Context, Worker, builtin};
 use tokio::sync::Semaphore;
 
 use super::handlers::{slow, submit};
@@ -30,6 +32,74 @@ async fn a_killed_workers_task_completes_on_another_one_and_is_charged_to_nothin
     assert_eq!(ends[1], (Status::Completed, None));
     assert_eq!(grid.totals().await.unwrap().errors, 0);
     grid.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_worker_with_64_prefetched_tasks_is_charged_to_those_that_had_started() {
+    const SLOTS: usize = 64;
+    let mut grid = Grid::start().await.unwrap();
+    let started = Arc::new(AtomicUsize::new(0));
+    let config = Config { slots: Some(64), ..Config::default() };
+    let victim = grid.add_worker_with(short(Some(&started)), config).await.unwrap();
+    // What was measured as short is prefetched, each time twice as far.
+    for _ in 0..16 {
+        let id = submit(&grid, Task::new("short", "")).await;
+        grid.client().request_result(id).await.unwrap();
+    }
+
+    // As many start as there are slots. Of the others any charge would be the end.
+    let task = |place| match Task::new("short", "stay") {
+        task if place < SLOTS => task,
+        task => task.max_crashes(0),
+    };
+    let tasks: Vec<Task> = (0..SLOTS + 65).map(task).collect();
+    let mut ids = grid.client().submit(&tasks, &SubmitOptions::default()).await.unwrap().ids;
+    until_held(&grid, 129).await;
+    grid.until("the starts", async |_| (started.load(Ordering::Relaxed) == SLOTS).then_some(()))
+        .await
+        .unwrap();
+    // What becomes of this one is told after all starts.
+    grid.client().cancel(&ids.split_off(SLOTS + 64)).await.unwrap();
+    until_held(&grid, 128).await;
+
+    grid.kill_worker(victim).await;
+    grid.add_worker(short(None)).await.unwrap();
+    for (place, id) in ids.into_iter().enumerate() {
+        grid.client().request_result(id).await.unwrap();
+        let story = grid.client().task(id).await.unwrap().story;
+        let ends: Vec<_> = story.iter().map(|line| (line.status, line.reason)).collect();
+        let reason = if place < SLOTS { Reason::Lost } else { Reason::Released };
+        let told = [(Status::Pending, Some(reason)), (Status::Completed, None)];
+        assert_eq!(ends, told, "the task at {place}");
+    }
+    assert_eq!(grid.totals().await.unwrap().lost, 64);
+    grid.stop().await.unwrap();
+}
+
+/// A worker of short tasks. With a counter, those that are told to stay are counted,
+/// and do so for as long as the worker lives.
+fn short(stays: Option<&Arc<AtomicUsize>>) -> Builder {
+    let stays = stays.cloned();
+    Worker::builder().handle("short", move |_context: Context, payload: Bytes| {
+        let stays = stays.clone().filter(|_| payload == "stay");
+        async move {
+            if let Some(started) = stays {
+                started.fetch_add(1, Ordering::Relaxed);
+                std::future::pending::<()>().await;
+            }
+            Ok(payload)
+        }
+    })
+}
+
+/// Waits until the only worker holds so many tasks, by the dispatcher's account.
+async fn until_held(grid: &Grid, held: u32) {
+    grid.until(&format!("a worker that holds {held}"), async |grid| {
+        let workers = grid.client().stats().await.ok()?.workers;
+        (workers.first()?.held == held).then_some(())
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
