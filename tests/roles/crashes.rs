@@ -103,6 +103,7 @@ fn ends(stdout: &str) -> Ends {
     for line in whole.lines() {
         let task: Value = serde_json::from_str(line).unwrap();
         assert_eq!(task["status"], "completed", "{line}");
+        assert!(task["attempts"].as_u64().unwrap() <= 2, "more than one extra start: {line}");
         let text = |name: &str| task[name].as_str().unwrap().to_owned();
         let before = ends.insert(task["id"].as_u64().unwrap(), (text("payload"), text("result")));
         assert!(before.is_none(), "a second end: {line}");
