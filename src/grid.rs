@@ -103,9 +103,9 @@ impl Grid {
         })
         .await?;
         let mut workers = Vec::new();
-        for (name, port) in builtin::PORTS {
+        for name in builtin::names() {
             let config = worker::Config {
-                listen: listen(port),
+                listen: listen(builtin::default_port(&[name])),
                 nameservices: nameservices.clone(),
                 id: Some(format!("{name}-1")),
                 drain_timeout,

@@ -23,7 +23,7 @@ use crate::worker::{self, builtin};
 /// Where tasks and results are kept, unless told otherwise.
 const DATA_DIR: &str = "taskgrid-data";
 
-/// Run a whole grid in this process: nameservice, dispatcher and five workers
+/// Run a whole grid in this process: nameservice, dispatcher, and a worker of each type
 #[derive(Debug, Args)]
 pub(super) struct Up {
     /// Send one task of each type, and show what became of them
@@ -136,21 +136,21 @@ pub(super) struct Dispatcher {
 /// Run a worker of built-in task types
 #[derive(Debug, Args)]
 pub(super) struct Worker {
-    /// A task type to serve: reverse, sum, hash, upper or wait; may be repeated
+    /// A task type to serve
     #[arg(
         long = "type",
         env = "TASKGRID_WORKER_TYPE",
         value_name = "TYPE",
         value_delimiter = ',',
-        required = true
+        required = true,
+        help = types_help()
     )]
     types: Vec<String>,
     /// The address to listen on
     #[arg(long, env = "TASKGRID_WORKER_HOST", default_value = "127.0.0.1")]
     host: String,
-    /// The port to listen on; 0 for any free one [default: 50060 for reverse, 50061 sum,
-    /// 50062 hash, 50063 upper, 50064 wait, else 50065]
-    #[arg(long, env = "TASKGRID_WORKER_PORT")]
+    /// The port to listen on
+    #[arg(long, env = "TASKGRID_WORKER_PORT", help = port_help())]
     port: Option<u16>,
     /// How many tasks it runs at once [default: the number of cores; more for wait]
     #[arg(
@@ -327,6 +327,18 @@ impl Shared {
     fn listen(&self, host: String, port: u16) -> Listen {
         Listen { host, port, insecure: self.insecure }
     }
+}
+
+fn types_help() -> String {
+    let names: Vec<&str> = builtin::names().collect();
+    format!("A task type to serve: {}; may be repeated", names.join(", "))
+}
+
+fn port_help() -> String {
+    let ports =
+        builtin::names().map(|name| format!("{} for {name}", builtin::default_port(&[name])));
+    let ports: Vec<String> = ports.collect();
+    format!("The port to listen on; 0 for any free one [default: {}]", ports.join(", "))
 }
 
 fn payload_size(text: &str) -> Result<ByteSize, String> {

@@ -3,7 +3,13 @@
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use crate::worker::{Builder, TypeSpec};
+
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+pub(super) fn serve(builder: Builder, spec: TypeSpec) -> Builder {
+    builder.handle_blocking(spec, |_, payload| Ok(run(&payload)))
+}
 
 pub(super) fn run(payload: &[u8]) -> Bytes {
     let digest = Sha256::digest(payload);

@@ -1,7 +1,8 @@
 //! The built-in task types: small, exact, and the first customers of
 //! [`Handler`](super::Handler).
 //!
-//! Each lives in a file of its own as a plain function; this one names them.
+//! Each lives in a file of its own, which says what its payloads must be and runs its
+//! tasks; a line of the table below names it. One more is a file and a line.
 
 mod hash;
 mod reverse;
@@ -9,72 +10,50 @@ mod sum;
 mod upper;
 mod wait;
 
-use std::time::Duration;
-
 use super::builder::{Builder, TypeSpec};
 
-pub use wait::WAIT_LIMIT;
+/// The built-in types: the name, the port its workers listen on unless told otherwise,
+/// and what makes a worker serve it.
+const TYPES: &[(&str, u16, Serve)] = &[
+    ("reverse", 50060, reverse::serve),
+    ("sum", 50061, sum::serve),
+    ("hash", 50062, hash::serve),
+    ("upper", 50063, upper::serve),
+    ("wait", 50064, wait::serve),
+];
 
-/// The built-in types, each with the port its workers listen on unless told
-/// otherwise.
-pub const PORTS: [(&str, u16); 5] =
-    [("reverse", 50060), ("sum", 50061), ("hash", 50062), ("upper", 50063), ("wait", 50064)];
+type Serve = fn(Builder, TypeSpec) -> Builder;
 
 /// The port of workers with types of their own, unless told otherwise.
 pub const OWN_PORT: u16 = 50065;
 
-/// The slots of a worker that serves `wait`: its tasks sleep, so that more of
-/// them than cores run at once.
-pub const WAIT_SLOTS: u32 = 64;
-
-const SUM_SCHEMA: &str = r#"{"type":"array","items":{"type":"number"}}"#;
-
 /// The names of the built-in types.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    PORTS.iter().map(|(name, _)| *name)
+    TYPES.iter().map(|(name, ..)| *name)
 }
 
 /// The port of a worker that serves these types: the first one's own.
 #[must_use]
 pub fn default_port<S: AsRef<str>>(types: &[S]) -> u16 {
     let first = types.first().map_or("", AsRef::as_ref);
-    PORTS.iter().find(|(name, _)| *name == first).map_or(OWN_PORT, |(_, port)| *port)
+    TYPES.iter().find(|(name, ..)| *name == first).map_or(OWN_PORT, |(_, port, _)| *port)
 }
 
-/// Adds the built-in type of that name, with [`WAIT_LIMIT`] for `wait`.
+/// Adds the built-in type of that name.
 pub fn register(builder: Builder, name: &str) -> Result<Builder, NotBuiltIn> {
-    register_with(builder, name, WAIT_LIMIT)
-}
-
-/// Adds the built-in type of that name; `wait` takes no longer waits than `wait_limit`.
-pub fn register_with(
-    builder: Builder,
-    name: &str,
-    wait_limit: Duration,
-) -> Result<Builder, NotBuiltIn> {
-    Ok(match name {
-        "reverse" => {
-            builder.handle_blocking(TypeSpec::new(name).text(), |_, payload| reverse::run(&payload))
-        }
-        "sum" => {
-            let spec = TypeSpec::new(name).json_schema(SUM_SCHEMA);
-            builder.handle_blocking(spec, |_, payload| sum::run(&payload))
-        }
-        "hash" => builder.handle_blocking(name, |_, payload| Ok(hash::run(&payload))),
-        "upper" => {
-            builder.handle_blocking(TypeSpec::new(name).text(), |_, payload| upper::run(&payload))
-        }
-        "wait" => builder
-            .handle(TypeSpec::new(name).duration(Some(wait_limit)), wait::handler(wait_limit))
-            .slots_at_least(WAIT_SLOTS),
-        _ => return Err(NotBuiltIn(name.to_owned())),
-    })
+    let found = TYPES.iter().find(|(known, ..)| *known == name);
+    let (_, _, serve) = found.ok_or_else(|| NotBuiltIn(name.to_owned()))?;
+    Ok(serve(builder, TypeSpec::new(name)))
 }
 
 /// A name that no built-in type has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no built-in task type: there are reverse, sum, hash, upper, wait")]
+#[error("{0:?} is no built-in task type: there are {known}", known = listed())]
 pub struct NotBuiltIn(pub String);
+
+fn listed() -> String {
+    names().collect::<Vec<_>>().join(", ")
+}
 
 #[cfg(test)]
 mod tests;

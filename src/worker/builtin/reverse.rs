@@ -5,7 +5,11 @@ use bytes::Bytes;
 use unicode_segmentation::UnicodeSegmentation;
 
 use crate::core::payload;
-use crate::worker::Failure;
+use crate::worker::{Builder, Failure, TypeSpec};
+
+pub(super) fn serve(builder: Builder, spec: TypeSpec) -> Builder {
+    builder.handle_blocking(spec.text(), |_, payload| run(&payload))
+}
 
 pub(super) fn run(payload: &[u8]) -> Result<Bytes, Failure> {
     let text = payload::utf8(payload).map_err(Failure::permanent)?;

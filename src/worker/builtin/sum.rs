@@ -11,7 +11,13 @@
 use bytes::Bytes;
 use serde_json::Number;
 
-use crate::worker::Failure;
+use crate::worker::{Builder, Failure, TypeSpec};
+
+const SCHEMA: &str = r#"{"type":"array","items":{"type":"number"}}"#;
+
+pub(super) fn serve(builder: Builder, spec: TypeSpec) -> Builder {
+    builder.handle_blocking(spec.json_schema(SCHEMA), |_, payload| run(&payload))
+}
 
 pub(super) fn run(payload: &[u8]) -> Result<Bytes, Failure> {
     let numbers: Vec<Number> = serde_json::from_slice(payload)
