@@ -1,22 +1,39 @@
-//! Compiles `proto/` without a `protoc`: protox is one in Rust.
+//! Compiles all of `proto/` without a `protoc`: protox is one in Rust.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 4] = [
-    "taskgrid/v1/task.proto",
-    "taskgrid/v1/nameservice.proto",
-    "taskgrid/v1/dispatcher.proto",
-    "taskgrid/v1/worker.proto",
-];
+/// The messages of task types, which a payload may also hold as JSON.
+const TYPES: &str = ".taskgrid.types";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    let mut protos = Vec::new();
+    find("proto".as_ref(), &mut protos)?;
+    let descriptors = protox::compile(protos, ["proto"])?;
     #[expect(clippy::disallowed_methods, reason = "the only way cargo tells a build script")]
     let out = std::env::var("OUT_DIR")?;
     std::fs::write(Path::new(&out).join("taskgrid.v1.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".taskgrid.v1").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".taskgrid")
+        .type_attribute(TYPES, "#[derive(::serde::Serialize, ::serde::Deserialize)]")
+        .message_attribute(TYPES, "#[serde(default)]")
+        .include_file("contract.rs")
+        .compile_fds(descriptors)?;
+    Ok(())
+}
+
+fn find(folder: &Path, protos: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in folder.read_dir()? {
+        let path = entry?.path();
+        if path.is_dir() {
+            find(&path, protos)?;
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
+            protos.push(path);
+        }
+    }
+    protos.sort();
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::core::limits;
 use crate::core::task::{Reason, Status};
 use crate::core::task_type::{PayloadKind, TaskType, TypeName};
 
-/// The generated code of `proto/taskgrid/v1`.
+/// The generated code of `proto/`, a module for each package.
 #[allow(
     missing_docs,
     clippy::all,
@@ -20,11 +20,14 @@ use crate::core::task_type::{PayloadKind, TaskType, TypeName};
     unreachable_pub,
     reason = "generated from proto/, where every item is commented"
 )]
-pub mod v1 {
-    tonic::include_proto!("taskgrid.v1");
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/contract.rs"));
 }
 
-/// The encoded descriptor set of `proto/taskgrid/v1`: for reflection and for the
+// What packages there are is for proto/ to say.
+pub use generated::taskgrid::*;
+
+/// The encoded descriptor set of `proto/`: for reflection and for the
 /// test that walks the policy table.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/taskgrid.v1.bin"));
 
