@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::handler::{self, Context, Failure, Handler, Run};
+use super::handler::{self, Codec, Context, Failure, Handler, Run};
 use super::pool::Served;
 use super::{Config, Error, Worker};
 use crate::core::limits;
@@ -123,7 +123,47 @@ impl Builder {
             spec @ TypeSpec { payload: PayloadKind::Json { .. }, .. } => spec,
             spec => spec.json(),
         };
-        self.with(spec, handler::typed(handler))
+        self.with(spec, handler::typed(Codec::json(), handler))
+    }
+
+    /// Serves a type with an async handler from one message of protobuf to another.
+    /// A payload that does not decode is a permanent failure. The type takes bytes,
+    /// whatever its spec says.
+    ///
+    /// ```
+    /// use taskgrid::worker::{Builder, Worker};
+    ///
+    /// #[derive(Clone, PartialEq, prost::Message)]
+    /// struct Rectangle {
+    ///     #[prost(double, tag = "1")]
+    ///     width: f64,
+    ///     #[prost(double, tag = "2")]
+    ///     height: f64,
+    /// }
+    ///
+    /// #[derive(Clone, PartialEq, prost::Message)]
+    /// struct Area {
+    ///     #[prost(double, tag = "1")]
+    ///     area: f64,
+    /// }
+    ///
+    /// let builder: Builder = Worker::builder().handle_proto(
+    ///     "area",
+    ///     async |_, Rectangle { width, height }| Ok(Area { area: width * height }),
+    /// );
+    /// # drop(builder);
+    /// ```
+    pub fn handle_proto<In, Out, R>(
+        self,
+        spec: impl Into<TypeSpec>,
+        handler: impl Fn(Context, In) -> R + Send + Sync + 'static,
+    ) -> Self
+    where
+        In: prost::Message + Default + 'static,
+        Out: prost::Message + 'static,
+        R: Future<Output = Result<Out, Failure>> + Send + 'static,
+    {
+        self.with(TypeSpec::new(spec.into().name), handler::typed(Codec::proto(), handler))
     }
 
     /// For types whose tasks mostly wait: unless [`Config::slots`] says otherwise,

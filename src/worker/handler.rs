@@ -1,9 +1,10 @@
 //! What a user writes: a [`Handler`], which gets a [`Context`] and a payload and
 //! answers with a result or a [`Failure`].
 //!
-//! Handlers come in three flavours, and the builder has a verb for each: async
+//! Handlers come in four flavours, and the builder has a verb for each: async
 //! (waits for something), blocking (computes, or waits by blocking its thread),
-//! and JSON (typed, async). Nothing here knows of sessions or slots.
+//! and two of typed values, JSON and protobuf (async). Nothing here knows of sessions
+//! or slots.
 
 use std::fmt;
 use std::future::Future;
@@ -244,26 +245,53 @@ impl<H: Handler> AsyncRun for H {
     }
 }
 
-/// A handler of typed JSON as one of bytes.
-pub(super) fn typed<In, Out, F, R>(handler: F) -> Run
+/// How values become payloads and results, and back.
+pub(super) struct Codec<In, Out> {
+    pub(super) decode: fn(Bytes) -> Result<In, Failure>,
+    pub(super) encode: fn(Out) -> Result<Bytes, Failure>,
+}
+
+impl<In: DeserializeOwned, Out: Serialize> Codec<In, Out> {
+    /// As JSON.
+    pub(super) fn json() -> Self {
+        Self {
+            decode: |payload| serde_json::from_slice(&payload).map_err(not_taken),
+            encode: |output| {
+                let result = serde_json::to_vec(&output);
+                let result = result
+                    .map_err(|e| Failure::permanent(format!("the result is no JSON: {e}")))?;
+                Ok(result.into())
+            },
+        }
+    }
+}
+
+impl<In: prost::Message + Default, Out: prost::Message> Codec<In, Out> {
+    /// As messages of protobuf.
+    pub(super) fn proto() -> Self {
+        Self {
+            decode: |payload| In::decode(payload).map_err(not_taken),
+            encode: |output| Ok(output.encode_to_vec().into()),
+        }
+    }
+}
+
+fn not_taken(problem: impl fmt::Display) -> Failure {
+    Failure::permanent(format!("the payload is not what it takes: {problem}"))
+}
+
+/// A handler of typed values as one of bytes.
+pub(super) fn typed<In, Out, F, R>(codec: Codec<In, Out>, handler: F) -> Run
 where
-    In: DeserializeOwned + Send + 'static,
-    Out: Serialize + Send + 'static,
+    In: Send + 'static,
+    Out: Send + 'static,
     F: Fn(Context, In) -> R + Send + Sync + 'static,
     R: Future<Output = Result<Out, Failure>> + Send + 'static,
 {
-    let handler = Arc::new(handler);
+    let (handler, Codec { decode, encode }) = (Arc::new(handler), codec);
     let run = move |context: Context, payload: Bytes| {
         let handler = Arc::clone(&handler);
-        async move {
-            let input = serde_json::from_slice(&payload).map_err(|e| {
-                Failure::permanent(format!("the payload is not what it takes: {e}"))
-            })?;
-            let output = handler(context, input).await?;
-            let result = serde_json::to_vec(&output)
-                .map_err(|e| Failure::permanent(format!("the result is no JSON: {e}")))?;
-            Ok(Bytes::from(result))
-        }
+        async move { encode(handler(context, decode(payload)?).await?) }
     };
     Run::Async(Arc::new(run))
 }

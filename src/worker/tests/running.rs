@@ -3,12 +3,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message as _;
 use tokio::sync::Semaphore;
 
 use super::fake::{Session, completed, failure, gated, soon, task, token, worker};
 use crate::core::limits;
-use crate::wire::v1;
-use crate::worker::{Context, Failure, Worker, builtin};
+use crate::wire::v1::{self, outcome::End};
+use crate::worker::{Context, Failure, TypeSpec, Worker, builtin};
 
 #[tokio::test]
 async fn tasks_start_in_order_of_arrival_on_no_more_than_the_slots() {
@@ -202,6 +203,29 @@ async fn a_typed_handler_takes_and_gives_json() {
     let (reason, message) = failure(session.end_of(2).await);
     assert_eq!(reason, v1::Reason::Permanent);
     assert!(message.contains("height"), "{message}");
+}
+
+#[tokio::test]
+async fn a_typed_handler_takes_and_gives_messages_of_protobuf() {
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Note {
+        #[prost(string, tag = "1")]
+        text: String,
+    }
+    let note = |text: &str| Note { text: text.to_owned() }.encode_to_vec();
+    let builder = Worker::builder()
+        .handle_proto::<Note, Note, _>(TypeSpec::new("shout").json(), async |_, Note { text }| {
+            Ok(Note { text: text.to_uppercase() })
+        });
+    let worker = worker(builder, 1).await;
+    let mut session = Session::open(&worker, 1).await;
+    assert_eq!(session.hello.types[0].payload(), v1::PayloadKind::Bytes);
+    session.assign(vec![v1::Assignment { payload: note("grüße").into(), ..task(1, "") }]).await;
+    assert_eq!(session.end_of(1).await, End::Completed(note("GRÜSSE").into()));
+    session.assign(vec![task(2, "no message")]).await;
+    let (reason, message) = failure(session.end_of(2).await);
+    assert_eq!(reason, v1::Reason::Permanent);
+    assert!(message.starts_with("the payload is not what it takes: "), "{message}");
 }
 
 #[tokio::test]
