@@ -123,7 +123,7 @@ impl From<client::Error> for Failure {
         use client::Error;
         let exit = match &error {
             Error::Unreachable { .. } => Exit::Unreachable,
-            Error::Refused { .. } => Exit::Refused,
+            Error::NotReady { .. } | Error::Refused { .. } => Exit::Refused,
             Error::WrongInput { .. } | Error::TooLarge { .. } | Error::UnknownType { .. } => {
                 Exit::WrongInput
             }
@@ -141,6 +141,9 @@ impl From<client::Error> for Failure {
             Error::Unreachable { .. } => failure.hint(
                 "is the grid up? `taskgrid up` starts one here; --dispatcher says where it is",
             ),
+            Error::NotReady { .. } => {
+                failure.hint("try again later; --patience says how long to go on trying")
+            }
             Error::Refused { .. } => failure.hint("nothing was stored; try again later"),
             Error::Conflict { .. } => {
                 failure.hint("a key names one batch: take another key for other tasks")
@@ -294,6 +297,7 @@ mod tests {
             (client::Error::CursorTooOld { problem: problem() }, 3),
             (client::Error::TimedOut { id, waited: std::time::Duration::from_secs(1) }, 4),
             (client::Error::Unreachable { url: problem(), problem: problem() }, 5),
+            (client::Error::NotReady { url: problem(), problem: problem() }, 6),
             (client::Error::Refused { problem: problem() }, 6),
             (client::Error::NotAllowed { problem: problem() }, 7),
             (client::Error::Conflict { problem: problem() }, 8),

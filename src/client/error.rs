@@ -9,18 +9,27 @@ use crate::core::id::{TaskId, millis};
 use crate::wire::Malformed;
 
 /// What went wrong. No variant leaves anything half done, except that after
-/// [`Error::Unreachable`] it is unknown whether a submit was stored: the same key
-/// submitted again finds out.
+/// [`Error::Unreachable`] and [`Error::NotReady`] it is unknown whether a submit was
+/// stored: the same key submitted again finds out.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The dispatcher could not be reached, or did not know enough yet to answer,
-    /// for as long as the client was patient. Try later.
+    /// The dispatcher could not be reached for as long as the client was patient. Try
+    /// later.
     #[error("cannot reach the dispatcher at {url}: {problem}")]
     Unreachable {
         /// Where it was looked for.
         url: String,
         /// What the last attempt ran into.
+        problem: String,
+    },
+    /// The dispatcher was there, but about to stop, or did not know enough yet to
+    /// answer, for as long as the client was patient. Try later.
+    #[error("the dispatcher at {url} is not ready: {problem}")]
+    NotReady {
+        /// Where it is.
+        url: String,
+        /// The dispatcher's words.
         problem: String,
     },
     /// The dispatcher is full, draining or limits this caller. Nothing was stored;
@@ -106,7 +115,7 @@ impl Error {
     /// The error for a final answer of the dispatcher at `url`.
     pub(super) fn from_status(url: &str, status: &tonic::Status) -> Self {
         let problem = status.message().to_owned();
-        if fate_is_unknown(status) {
+        if is_of_the_transport(status) {
             return Self::Unreachable { url: url.to_owned(), problem: told(status) };
         }
         match status.code() {
@@ -122,7 +131,7 @@ impl Error {
                     None => problem,
                 },
             },
-            Code::Unavailable => Self::Unreachable { url: url.to_owned(), problem },
+            Code::Unavailable => Self::NotReady { url: url.to_owned(), problem },
             Code::Ok
             | Code::Cancelled
             | Code::Unknown
@@ -145,10 +154,14 @@ impl From<Malformed> for Error {
 }
 
 /// Whether the call may or may not have taken effect, so that trying again is the
-/// way to find out: the dispatcher said so, or the connection broke. A status that
-/// came over the wire has no source; one that the transport made up has.
+/// way to find out: the dispatcher said so, or the connection broke.
 pub(super) fn fate_is_unknown(status: &tonic::Status) -> bool {
-    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
+    status.code() == Code::Unavailable || is_of_the_transport(status)
+}
+
+/// A status that came over the wire has no source; one that the transport made up has.
+fn is_of_the_transport(status: &tonic::Status) -> bool {
+    std::error::Error::source(status).is_some()
 }
 
 /// The innermost cause is what tells a person something: "connection refused",

@@ -166,9 +166,9 @@ impl Client {
         Ok(Self { shared: Arc::new(shared), patience: PATIENCE })
     }
 
-    /// The same client with another patience: how long failures to reach the
-    /// dispatcher are put up with before a call ends in [`Error::Unreachable`].
-    /// Zero tries once.
+    /// The same client with another patience: how long a dispatcher that cannot be
+    /// reached, or is not ready, is put up with before a call ends in
+    /// [`Error::Unreachable`] or [`Error::NotReady`]. Zero tries once.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -219,7 +219,8 @@ impl Client {
     /// # Errors
     /// [`Error::WrongInput`], [`Error::UnknownType`] (both name the task as
     /// `tasks[17]`), [`Error::Conflict`], [`Error::Refused`]: nothing is stored.
-    /// [`Error::Unreachable`]: unknown; only a key of the caller's own finds out.
+    /// [`Error::Unreachable`], [`Error::NotReady`]: unknown; only a key of the caller's
+    /// own finds out.
     pub async fn submit(&self, tasks: &[Task], options: &SubmitOptions) -> Result<Receipt, Error> {
         let (key, scope) = match &options.key {
             Some(key) => (key.clone(), v1::KeyScope::Caller),

@@ -106,7 +106,8 @@ impl Watching {
     ///
     /// # Errors
     /// [`Error::CursorTooOld`] when the dispatcher no longer keeps what comes
-    /// after the last cursor; [`Error::Unreachable`] when patience is over.
+    /// after the last cursor; [`Error::Unreachable`] or [`Error::NotReady`] when
+    /// patience is over.
     pub async fn next(&mut self) -> Result<Events, Error> {
         loop {
             self.connect().await?;

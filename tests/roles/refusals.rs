@@ -3,7 +3,7 @@
 
 use std::net::TcpListener;
 
-use super::grid::{Grid, TYPES, reserved};
+use super::grid::{Grid, TYPES, dispatcher, reserved};
 use super::process::{Process, until};
 
 #[test]
@@ -78,6 +78,19 @@ fn a_dispatcher_that_is_not_there_ends_with_5() {
         let flags = ["client", "--patience", "0s", "--dispatcher", &nowhere];
         Process::start(&[&flags, verb].concat()).answer().is_refused_call(5, &[&nowhere]);
     }
+}
+
+#[test]
+fn a_dispatcher_that_does_not_know_the_type_yet_ends_with_6() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = reserved();
+    // It has not heard of the nameservice, so any type may be there.
+    let dispatcher = dispatcher(at, reserved(), dir.path(), &[]);
+    dispatcher.addr();
+    let at = at.to_string();
+    let flags = ["client", "--patience", "0s", "--dispatcher", &at, "send", "hash", "x"];
+    let answer = Process::start(&flags).answer();
+    answer.is_refused_call(6, &[&at, "not ready", "\"hash\" is not known yet"]);
 }
 
 #[test]

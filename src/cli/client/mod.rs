@@ -52,8 +52,8 @@ pub(super) struct ClientFlags {
         global = true
     )]
     output: Format,
-    /// How long to go on trying while the dispatcher cannot be reached [default: 10s; 60s
-    /// for submit]
+    /// How long to go on trying while the dispatcher cannot be reached or is not ready
+    /// [default: 10s; 60s for submit]
     #[arg(long, env = "TASKGRID_PATIENCE", value_name = "DURATION", global = true)]
     patience: Option<humantime::Duration>,
     #[command(subcommand)]

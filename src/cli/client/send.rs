@@ -69,7 +69,7 @@ impl Send {
 
 /// Whatever went wrong after the receipt, the task is stored.
 fn with_id(failure: Failure, id: TaskId) -> Failure {
-    if failure.exit == Exit::Unreachable {
+    if matches!(failure.exit, Exit::Unreachable | Exit::Refused) {
         failure.hint(format!("task {id} is stored: taskgrid client result {id}"))
     } else {
         failure

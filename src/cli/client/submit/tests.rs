@@ -254,13 +254,13 @@ async fn detached_runs_print_ids_and_watch_nothing() {
 }
 
 #[tokio::test]
-async fn a_dispatcher_that_stays_away_ends_the_run() {
+async fn a_dispatcher_that_does_not_become_ready_ends_the_run() {
     let fake = Fake::start();
-    fake.script().refuse = (0..100).map(|_| Answer::unavailable("away")).collect();
+    fake.script().refuse = (0..100).map(|_| Answer::unavailable("starting")).collect();
     let settings = Settings { patience: Duration::from_millis(100), ..SETTINGS };
     let client = fake.client().with_patience(settings.patience);
     let (outcome, printed) = submit_with(client, &lines(10), settings).await;
-    assert_eq!(outcome.unwrap_err().exit, Exit::Unreachable);
+    assert_eq!(outcome.unwrap_err().exit, Exit::Refused);
     assert_eq!(printed, Vec::<Value>::new());
 }
 
