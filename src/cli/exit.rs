@@ -158,13 +158,20 @@ impl From<client::Error> for Failure {
             Error::TooLarge { .. } => failure.hint(
                 "the dispatcher's --max-payload limits it; send the address of what is larger",
             ),
-            Error::WrongInput { .. }
-            | Error::UnknownType { .. }
-            | Error::NotFound { .. }
-            | Error::Expired { .. }
-            | Error::CursorTooOld { .. }
-            | Error::NotAllowed { .. }
-            | Error::Internal { .. } => failure,
+            Error::UnknownType { .. } => {
+                failure.hint("a type is known once a worker has registered it: start one that does")
+            }
+            Error::NotFound { .. } => failure.hint("taskgrid client list shows what there is"),
+            Error::Expired { .. } => {
+                failure.hint("the dispatcher's --retain and --retain-tasks say what is kept")
+            }
+            Error::CursorTooOld { .. } => failure
+                .hint("taskgrid client list shows how tasks stand; a new watch begins from now"),
+            Error::Internal { .. } => {
+                failure.hint("a bug, or two versions: compare taskgrid --version here and there")
+            }
+            // Their messages say what would be right.
+            Error::WrongInput { .. } | Error::NotAllowed { .. } => failure,
         }
     }
 }
@@ -179,7 +186,7 @@ impl From<rpc::Error> for Failure {
                 Self::new(Exit::WrongInput, &error)
             }
             Error::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Self::new(Exit::NotAllowed, &error)
+                Self::new(Exit::NotAllowed, &error).hint("ports from 1024 on are open to anybody")
             }
             Error::Listen { .. } | Error::Serve(_) => Self::new(Exit::Internal, &error),
         }
@@ -282,30 +289,34 @@ mod tests {
     use crate::core::task::Status;
 
     #[test]
-    fn every_error_of_the_client_has_the_exit_code_of_the_manual() {
+    fn every_error_of_the_client_has_the_exit_code_of_the_manual_and_a_next_step() {
         let problem = || "because".to_owned();
         let task = || Box::new(fake::view(17, Status::Failed));
         let id = TaskId(17);
+        let waited = std::time::Duration::from_secs(1);
         let cases = [
-            (client::Error::TaskFailed(task()), 1),
-            (client::Error::TaskCancelled(task()), 1),
-            (client::Error::WrongInput { problem: problem() }, 2),
-            (client::Error::TooLarge { problem: problem() }, 2),
-            (client::Error::UnknownType { problem: problem() }, 2),
-            (client::Error::NotFound { id }, 3),
-            (client::Error::Expired { id }, 3),
-            (client::Error::CursorTooOld { problem: problem() }, 3),
-            (client::Error::TimedOut { id, waited: std::time::Duration::from_secs(1) }, 4),
-            (client::Error::Unreachable { url: problem(), problem: problem() }, 5),
-            (client::Error::NotReady { url: problem(), problem: problem() }, 6),
-            (client::Error::Refused { problem: problem() }, 6),
-            (client::Error::NotAllowed { problem: problem() }, 7),
-            (client::Error::Conflict { problem: problem() }, 8),
-            (client::Error::Internal { problem: problem() }, 70),
+            (client::Error::TaskFailed(task()), 1, "retry 17"),
+            (client::Error::TaskCancelled(task()), 1, "retry 17"),
+            (client::Error::WrongInput { problem: problem() }, 2, ""),
+            (client::Error::TooLarge { problem: problem() }, 2, "--max-payload"),
+            (client::Error::UnknownType { problem: problem() }, 2, "worker"),
+            (client::Error::NotFound { id }, 3, "client list"),
+            (client::Error::Expired { id }, 3, "--retain"),
+            (client::Error::CursorTooOld { problem: problem() }, 3, "client list"),
+            (client::Error::TimedOut { id, waited }, 4, "result 17"),
+            (client::Error::Unreachable { url: problem(), problem: problem() }, 5, "--dispatcher"),
+            (client::Error::NotReady { url: problem(), problem: problem() }, 6, "--patience"),
+            (client::Error::Refused { problem: problem() }, 6, "later"),
+            (client::Error::NotAllowed { problem: problem() }, 7, ""),
+            (client::Error::Conflict { problem: problem() }, 8, "another key"),
+            (client::Error::Internal { problem: problem() }, 70, "--version"),
         ];
-        for (error, code) in cases {
-            let message = error.to_string();
-            assert_eq!(Failure::from(error).exit.code(), code, "{message}");
+        for (error, code, step) in cases {
+            let failure = Failure::from(error);
+            assert_eq!(failure.exit.code(), code, "{}", failure.message);
+            let hint = failure.hint.unwrap_or_default();
+            assert_eq!(hint.is_empty(), step.is_empty(), "{}", failure.message);
+            assert!(hint.contains(step), "{hint}");
         }
         assert_eq!(Exit::Done.code(), 0);
         assert_eq!(Exit::Interrupted.code(), 130);
