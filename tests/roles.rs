@@ -20,6 +20,8 @@ mod process;
 mod readme;
 #[path = "roles/refusals.rs"]
 mod refusals;
+#[path = "roles/shown.rs"]
+mod shown;
 #[path = "roles/starts.rs"]
 mod starts;
 

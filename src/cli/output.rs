@@ -133,6 +133,12 @@ pub(super) fn tell(line: &str) {
     writeln!(io::stderr(), "{line}").ok();
 }
 
+/// Says since when the ended tasks of a table are counted.
+pub(super) fn tell_counted_since_start(uptime_ms: u64) {
+    let uptime = humantime::format_duration(Duration::from_secs(uptime_ms / 1_000));
+    tell(&format!("COMPLETED and FAILED since the dispatcher's start, {uptime} ago"));
+}
+
 /// Something to say only if what it belongs to is broken off, as by Ctrl-C.
 #[derive(Debug)]
 pub(super) struct Farewell {

@@ -10,6 +10,10 @@ use crate::wire::v1::{PayloadKind, TypeStats};
 
 /// List the known task types, their payloads and their numbers
 #[derive(Debug, Args)]
+#[command(after_help = "\
+In JSON each type has `type`, `payload` (bytes, text, json or duration), `workers` (connected
+ones that serve it), `pending` and `running`; and `completed`, `failed` and `cancelled`, which
+count since the dispatcher's start.")]
 pub(super) struct Types {}
 
 #[derive(Debug, Serialize)]
@@ -27,7 +31,8 @@ struct Row {
 
 impl Types {
     pub(super) async fn run(self, client: &Client, format: Format) -> Result<Exit, Failure> {
-        let rows: Vec<Row> = client.stats().await?.types.into_iter().map(Row::from).collect();
+        let stats = client.stats().await?;
+        let rows: Vec<Row> = stats.types.into_iter().map(Row::from).collect();
         match format {
             Format::Text => {
                 let header =
@@ -44,6 +49,7 @@ impl Types {
                     ]
                 });
                 output::print_line(output::table(header, cells))?;
+                output::tell_counted_since_start(stats.uptime_ms);
             }
             Format::Id => {
                 for row in rows {

@@ -10,6 +10,10 @@ use crate::wire::v1::{Health, WorkerStats};
 
 /// List the workers, how they stand and what they did
 #[derive(Debug, Args)]
+#[command(after_help = "\
+In JSON each worker has `worker`, `address`, `status` (connected, draining, unhealthy or away),
+`connected`, `types`, `slots` and `held` (tasks, prefetched ones included); and `completed`,
+`failed` and `run_us` (microseconds of its handlers), which count since the dispatcher's start.")]
 pub(super) struct Workers {}
 
 #[derive(Debug, Serialize)]
@@ -28,7 +32,8 @@ struct Row {
 
 impl Workers {
     pub(super) async fn run(self, client: &Client, format: Format) -> Result<Exit, Failure> {
-        let rows: Vec<Row> = client.stats().await?.workers.into_iter().map(Row::from).collect();
+        let stats = client.stats().await?;
+        let rows: Vec<Row> = stats.workers.into_iter().map(Row::from).collect();
         match format {
             Format::Text => {
                 let header = [
@@ -54,6 +59,7 @@ impl Workers {
                     ]
                 });
                 output::print_line(output::table(header, cells))?;
+                output::tell_counted_since_start(stats.uptime_ms);
             }
             Format::Id => {
                 for row in rows {
