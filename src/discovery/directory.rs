@@ -143,7 +143,8 @@ impl Watcher {
         loop {
             let mut told = false;
             let reason = self.watch(&mut told).await.err();
-            let reason = reason.as_ref().map_or("it ended the watch", Status::message);
+            let reason =
+                reason.as_ref().map_or_else(|| "it ended the watch".to_owned(), rpc::reason);
             if told {
                 backoff.reset();
                 quiet = false;

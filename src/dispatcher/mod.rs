@@ -11,6 +11,7 @@
 //! parses what comes in and tells what came out. To follow a task, read `service`,
 //! `batch`, `scheduler/submit`, `scheduler/assign`, `links`, `scheduler/outcomes`.
 
+mod ages;
 mod answers;
 mod batch;
 mod links;
@@ -211,6 +212,7 @@ impl Dispatcher {
             store,
             view,
             cursors,
+            ages: Arc::default(),
             max_payload: config.max_payload,
             shutdown: parts.clone(),
         };

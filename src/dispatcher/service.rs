@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::ages::Ages;
 use super::answers::{self, Asked, Wanted};
 use super::batch::Admission;
 use super::scheduler::{Again, Gone, Handle, Listing, Message, Refusal, Snapshot};
@@ -31,6 +32,7 @@ pub(super) struct Service {
     pub(super) store: Arc<dyn Store>,
     pub(super) view: channel::Receiver<Arc<View>>,
     pub(super) cursors: Cursors,
+    pub(super) ages: Arc<Ages>,
     pub(super) max_payload: u64,
     pub(super) shutdown: Shutdown,
 }
@@ -124,7 +126,9 @@ impl Dispatcher for Service {
         &self,
         _request: Request<v1::StatsRequest>,
     ) -> Result<Response<v1::StatsResponse>, Status> {
-        Ok(Response::new(self.handle.ask(|reply| Message::Stats { reply }).await?))
+        let numbers = self.handle.ask(|reply| Message::Stats { reply }).await?;
+        let (ages, store) = (self.ages.clone(), self.store.clone());
+        Ok(Response::new(blocking(move || ages.tell(numbers, &store)).await?))
     }
 }
 

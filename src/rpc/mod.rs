@@ -16,7 +16,7 @@ mod serve;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 
-pub use channel::{Backoff, CALL_TIMEOUT, CONNECT_TIMEOUT, channel, foreign_channel};
+pub use channel::{Backoff, CALL_TIMEOUT, CONNECT_TIMEOUT, channel, foreign_channel, reason};
 pub use serve::{Health, ServeLimits, serve};
 
 use crate::core::limits;
