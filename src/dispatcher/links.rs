@@ -147,7 +147,7 @@ impl Links {
     async fn keep(&self, worker: &Arc<str>) {
         let mut backoff = Backoff::new();
         let mut breaker = Breaker::new();
-        let mut last = String::new();
+        let mut problem = String::new();
         loop {
             let Some(registration) = self.registration(worker) else { return };
             if !breaker.admits(self.clock.now()) {
@@ -156,7 +156,7 @@ impl Links {
                 continue;
             }
             let trial = breaker.state(self.clock.now()) == State::HalfOpen;
-            if trial && self.tell_link(&registration, State::HalfOpen, &last).await.is_err() {
+            if trial && self.tell_link(&registration, State::HalfOpen, &problem).await.is_err() {
                 return;
             }
             let mut stood = false;
@@ -164,7 +164,7 @@ impl Links {
                 Ok(()) | Err(Lost::Gone(_)) => return,
                 Err(lost) => lost,
             };
-            last = lost.to_string();
+            problem = lost.to_string();
             let address = &registration.address;
             if stood {
                 tracing::info!(%worker, %address, %lost, "session lost");
@@ -181,7 +181,7 @@ impl Links {
                 }
             }
             let state = breaker.state(self.clock.now());
-            if self.tell_link(&registration, state, &last).await.is_err() {
+            if self.tell_link(&registration, state, &problem).await.is_err() {
                 return;
             }
             tokio::time::sleep(backoff.next()).await;

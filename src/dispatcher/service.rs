@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::ages::Ages;
 use super::answers::{self, Asked, Wanted};
 use super::batch::Admission;
+use super::numbers::Numbers;
 use super::scheduler::{Again, Gone, Handle, Listing, Message, Refusal, Snapshot};
 use super::watch::{Cursors, MESSAGES, Watcher};
 use crate::core::id::{Seq, TaskId};
@@ -32,7 +32,7 @@ pub(super) struct Service {
     pub(super) store: Arc<dyn Store>,
     pub(super) view: channel::Receiver<Arc<View>>,
     pub(super) cursors: Cursors,
-    pub(super) ages: Arc<Ages>,
+    pub(super) numbers: Numbers,
     pub(super) max_payload: u64,
     pub(super) shutdown: Shutdown,
 }
@@ -126,9 +126,7 @@ impl Dispatcher for Service {
         &self,
         _request: Request<v1::StatsRequest>,
     ) -> Result<Response<v1::StatsResponse>, Status> {
-        let numbers = self.handle.ask(|reply| Message::Stats { reply }).await?;
-        let (ages, store) = (self.ages.clone(), self.store.clone());
-        Ok(Response::new(blocking(move || ages.tell(numbers, &store)).await?))
+        Ok(Response::new(self.numbers.tell().await?))
     }
 }
 
@@ -245,7 +243,7 @@ fn first(events: Vec<Option<store::StoredEvent>>) -> Option<store::StoredEvent> 
     events.into_iter().next().flatten()
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, store::Error> + Send + 'static,
 ) -> Result<T, Status> {
     let read = tokio::task::spawn_blocking(read).await;

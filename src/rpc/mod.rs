@@ -55,6 +55,12 @@ impl Listener {
         self.addr
     }
 
+    /// The socket, for a server of another protocol. It does not block.
+    #[must_use]
+    pub fn into_socket(self) -> TcpListener {
+        self.socket
+    }
+
     /// A handle to what `grpc.health.v1` answers on this port.
     #[must_use]
     pub fn health(&self) -> Health {

@@ -34,7 +34,7 @@ pub(crate) enum Message {
     /// The end of the log.
     End { reply: oneshot::Sender<Seq> },
     /// The numbers.
-    Stats { reply: oneshot::Sender<Numbers> },
+    Stats { reply: oneshot::Sender<Counted> },
     /// Types that workers registered.
     Learn { types: Vec<Known> },
     /// What the nameservice says of the workers.
@@ -146,7 +146,7 @@ pub(crate) struct Again {
 /// The numbers of one moment, but for the ages of tasks: when they were accepted
 /// stands in the log.
 #[derive(Debug)]
-pub(crate) struct Numbers {
+pub(crate) struct Counted {
     /// The numbers.
     pub(crate) stats: v1::StatsResponse,
     /// The oldest ready task of each type that has one, by the type's place in them.

@@ -37,7 +37,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub(crate) use message::{
-    Again, Ended, Gone, Handle, Join, Listing, Message, Numbers, Refusal, Report, Running,
+    Again, Counted, Ended, Gone, Handle, Join, Listing, Message, Refusal, Report, Running,
     Settlement, Snapshot,
 };
 

@@ -127,7 +127,7 @@ impl Tally {
     pub(super) fn link(
         &mut self,
         registration: &Registration,
-        state: v1::LinkState,
+        link: v1::LinkState,
         problem: String,
     ) {
         let stats = self.workers.entry(registration.worker.clone()).or_default();
@@ -137,7 +137,7 @@ impl Tally {
             stats.types = registration.types.iter().map(|t| t.name.to_string()).collect();
         }
         stats.address = registration.address.to_string();
-        stats.set_link(state);
+        stats.set_link(link);
         stats.link_error = problem;
         self.forget_absent();
     }
