@@ -11,7 +11,7 @@ A distributed task system in one binary: durable queue, workers, results
 Usage: taskgrid [OPTIONS] <COMMAND>
 
 Commands:
-  up           Run a whole grid in this process: nameservice, dispatcher, and a worker of each type
+  up           Run a whole grid in this process: nameservice, dispatcher, workers and monitor
   nameservice  Run the nameservice: who serves which task type, and where
   dispatcher   Run a dispatcher: the durable queue, which pushes tasks to workers and keeps results
   worker       Run a worker of built-in task types

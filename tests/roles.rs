@@ -14,6 +14,10 @@ mod crashes;
 mod ends;
 #[path = "roles/grid.rs"]
 mod grid;
+#[path = "roles/http.rs"]
+mod http;
+#[path = "roles/monitor.rs"]
+mod monitor;
 #[path = "roles/process.rs"]
 mod process;
 #[path = "roles/readme.rs"]

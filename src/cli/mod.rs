@@ -44,6 +44,7 @@ enum Command {
     Nameservice(roles::Nameservice),
     Dispatcher(roles::Dispatcher),
     Worker(roles::Worker),
+    Monitor(roles::Monitor),
     Client(client::ClientFlags),
     /// Print a completion script for a shell
     Completions {
@@ -69,7 +70,10 @@ impl Cli {
     pub fn start_telemetry(&self) -> Result<(), Failure> {
         let usual = match &self.command {
             Command::Up(_) | Command::Client(_) | Command::Completions { .. } => "warn",
-            Command::Nameservice(_) | Command::Dispatcher(_) | Command::Worker(_) => "info",
+            Command::Nameservice(_)
+            | Command::Dispatcher(_)
+            | Command::Worker(_)
+            | Command::Monitor(_) => "info",
         };
         let filter = self.log.level.as_deref().unwrap_or(usual);
         Ok(telemetry::start(self.log.format.into(), filter, no_colour())?)
@@ -86,6 +90,7 @@ impl Cli {
                 Command::Nameservice(flags) => role(signals, async |s| flags.run(s).await).await,
                 Command::Dispatcher(flags) => role(signals, async |s| flags.run(s).await).await,
                 Command::Worker(flags) => role(signals, async |s| flags.run(s).await).await,
+                Command::Monitor(flags) => role(signals, async |s| flags.run(s).await).await,
                 Command::Client(call) => interruptible(signals, call.run()).await,
                 Command::Completions { shell } => completions(shell),
             }

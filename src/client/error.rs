@@ -6,6 +6,7 @@ use tonic::Code;
 
 use super::task::TaskView;
 use crate::core::id::{TaskId, millis};
+use crate::rpc;
 use crate::wire::Malformed;
 
 /// What went wrong. No variant leaves anything half done, except that after
@@ -116,7 +117,7 @@ impl Error {
     pub(super) fn from_status(url: &str, status: &tonic::Status) -> Self {
         let problem = status.message().to_owned();
         if is_of_the_transport(status) {
-            return Self::Unreachable { url: url.to_owned(), problem: told(status) };
+            return Self::Unreachable { url: url.to_owned(), problem: rpc::reason(status) };
         }
         match status.code() {
             Code::InvalidArgument => Self::WrongInput { problem },
@@ -162,18 +163,6 @@ pub(super) fn fate_is_unknown(status: &tonic::Status) -> bool {
 /// A status that came over the wire has no source; one that the transport made up has.
 fn is_of_the_transport(status: &tonic::Status) -> bool {
     std::error::Error::source(status).is_some()
-}
-
-/// The innermost cause is what tells a person something: "connection refused",
-/// where the status itself says "transport error".
-pub(super) fn told(status: &tonic::Status) -> String {
-    let mut cause = std::error::Error::source(status);
-    let mut text = status.message().to_owned();
-    while let Some(error) = cause {
-        text = error.to_string();
-        cause = error.source();
-    }
-    text
 }
 
 fn why(task: &TaskView) -> String {
