@@ -15,6 +15,7 @@ Commands:
   nameservice  Run the nameservice: who serves which task type, and where
   dispatcher   Run a dispatcher: the durable queue, which pushes tasks to workers and keeps results
   worker       Run a worker of built-in task types
+  monitor      Run the monitor: the whole grid in numbers, over HTTP and gRPC, and a page to look at
   client       Send tasks, wait for results, see how tasks stand
   completions  Print a completion script for a shell
   help         Print this message or the help of the given subcommand(s)

@@ -243,7 +243,7 @@ struct Nameservices {
 
 /// What a receipt survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Durability {
+pub(super) enum Durability {
     Sync,
     Os,
 }
@@ -377,6 +377,16 @@ impl Monitor {
         })?;
         role.run(shutdown).await?;
         Ok(Exit::Done)
+    }
+}
+
+impl Durability {
+    /// As it is written on the command line.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Os => "os",
+        }
     }
 }
 
