@@ -14,6 +14,7 @@ mod client;
 mod demo;
 mod exit;
 mod flags;
+mod health;
 mod output;
 mod payload;
 mod roles;
@@ -45,6 +46,7 @@ enum Command {
     Dispatcher(roles::Dispatcher),
     Worker(roles::Worker),
     Client(client::ClientFlags),
+    Health(health::Health),
     /// Print a completion script for a shell
     Completions {
         /// For which shell
@@ -68,7 +70,10 @@ impl Cli {
     /// grid that says by itself where it is, only what is wrong.
     pub fn start_telemetry(&self) -> Result<(), Failure> {
         let usual = match &self.command {
-            Command::Up(_) | Command::Client(_) | Command::Completions { .. } => "warn",
+            Command::Up(_)
+            | Command::Client(_)
+            | Command::Health(_)
+            | Command::Completions { .. } => "warn",
             Command::Nameservice(_) | Command::Dispatcher(_) | Command::Worker(_) => "info",
         };
         let filter = self.log.level.as_deref().unwrap_or(usual);
@@ -77,7 +82,7 @@ impl Cli {
 
     /// Does what was asked, to its end.
     pub fn run(self) -> Result<Exit, Failure> {
-        let one_thread = matches!(self.command, Command::Client(_));
+        let one_thread = matches!(self.command, Command::Client(_) | Command::Health(_));
         let runtime = runtime(one_thread)?;
         let done = runtime.block_on(async {
             let signals = Signals::listen()?;
@@ -87,6 +92,7 @@ impl Cli {
                 Command::Dispatcher(flags) => role(signals, async |s| flags.run(s).await).await,
                 Command::Worker(flags) => role(signals, async |s| flags.run(s).await).await,
                 Command::Client(call) => interruptible(signals, call.run()).await,
+                Command::Health(call) => interruptible(signals, call.run()).await,
                 Command::Completions { shell } => completions(shell),
             }
         });
