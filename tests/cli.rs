@@ -113,6 +113,20 @@ fn flags_have_environment_variables() {
 }
 
 #[test]
+fn an_empty_variable_counts_as_unset() {
+    taskgrid("worker --type hsah")
+        .env("TASKGRID_WORKER_PORT", "")
+        .env("TASKGRID_DRAIN_TIMEOUT", "")
+        .env("TASKGRID_LOG_FORMAT", "")
+        .assert()
+        .code(2)
+        .stderr_eq("error: \"hsah\" is no built-in[..]\n");
+    let without_a_type = taskgrid("worker").env("TASKGRID_WORKER_TYPE", "").output().unwrap();
+    let told = String::from_utf8_lossy(&without_a_type.stderr);
+    assert!(told.contains("not provided:\n  --type <TYPE>"), "{told}");
+}
+
+#[test]
 fn a_role_that_is_well_passes_its_health_check() {
     let url = answering("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n");
     taskgrid(&format!("health {url}")).assert().success().stdout_eq("").stderr_eq("");
