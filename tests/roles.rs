@@ -8,6 +8,8 @@
 #![expect(clippy::unwrap_used, reason = "what goes wrong in a test shall end it")]
 #![expect(clippy::print_stderr, reason = "a test tells what it measured or left out")]
 
+#[path = "roles/checks.rs"]
+mod checks;
 #[path = "roles/crashes.rs"]
 mod crashes;
 #[path = "roles/ends.rs"]

@@ -95,7 +95,10 @@ impl Cli {
                 Command::Nameservice(flags) => role(signals, async |s| flags.run(s).await).await,
                 Command::Dispatcher(flags) => role(signals, async |s| flags.run(s).await).await,
                 Command::Worker(flags) => role(signals, async |s| flags.run(s).await).await,
-                Command::Client(call) => interruptible(signals, call.run()).await,
+                Command::Client(call) if call.ends_in_order() => {
+                    role(signals, async |s| call.run(&s).await).await
+                }
+                Command::Client(call) => interruptible(signals, call.run(&Shutdown::new())).await,
                 Command::Health(call) => interruptible(signals, call.run()).await,
                 Command::Completions { shell } => completions(shell),
             }

@@ -9,6 +9,7 @@ use super::output::{self, Format};
 use crate::client::json::TaskJson;
 use crate::client::{Client, Found, TaskView};
 use crate::core::id::TaskId;
+use crate::shutdown::Shutdown;
 
 mod cancel;
 mod list;
@@ -17,6 +18,7 @@ mod retry;
 mod send;
 mod status;
 mod submit;
+mod test;
 mod types;
 mod watch;
 mod workers;
@@ -53,7 +55,7 @@ pub(super) struct ClientFlags {
     )]
     output: Format,
     /// How long to go on trying while the dispatcher cannot be reached [default: 10s; 60s
-    /// for submit]
+    /// for submit; test never gives up]
     #[arg(long, env = "TASKGRID_PATIENCE", value_name = "DURATION", global = true)]
     patience: Option<humantime::Duration>,
     #[command(subcommand)]
@@ -72,10 +74,16 @@ enum Verb {
     Cancel(cancel::Cancel),
     Retry(retry::Retry),
     Watch(watch::WatchFlags),
+    Test(test::Test),
 }
 
 impl ClientFlags {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
+    /// Whether it ends in good order by itself when it is told to.
+    pub(super) fn ends_in_order(&self) -> bool {
+        matches!(self.verb, Verb::Test(_))
+    }
+
+    pub(super) async fn run(self, shutdown: &Shutdown) -> Result<Exit, Failure> {
         let patience = match (&self.patience, &self.verb) {
             (Some(patience), _) => (*patience).into(),
             (None, Verb::Submit(_)) => submit::PATIENCE,
@@ -94,6 +102,7 @@ impl ClientFlags {
             Verb::Cancel(cancel) => cancel.run(&client, format).await,
             Verb::Retry(retry) => retry.run(&client, format).await,
             Verb::Watch(watch) => watch.run(&client, format).await,
+            Verb::Test(test) => test.run(&client, format, shutdown).await,
         }
     }
 }

@@ -24,6 +24,8 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub(super) use store::place;
+
 use input::{Batch, Batches, Options};
 
 /// How long the dispatcher may be away unless told: long enough for a restart of

@@ -111,7 +111,7 @@ impl Full {
 }
 
 /// The place in the batch that a message names: 17 for `tasks[17].payload: …`.
-pub(super) fn place(problem: &str) -> Option<usize> {
+pub(in super::super) fn place(problem: &str) -> Option<usize> {
     let (_, rest) = problem.split_once("tasks[")?;
     let (digits, _) = rest.split_once(']')?;
     digits.parse().ok()
