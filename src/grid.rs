@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::client::{self, Client};
 use crate::dispatcher::{self, Dispatcher, Storage};
+use crate::monitor::{self, Monitor};
 use crate::nameservice::{self, Nameservice};
 use crate::rpc::Listen;
 use crate::shutdown::Shutdown;
@@ -47,6 +48,9 @@ pub enum Error {
     /// A worker.
     #[error(transparent)]
     Worker(#[from] worker::Error),
+    /// The monitor.
+    #[error(transparent)]
+    Monitor(#[from] monitor::Error),
     /// A built-in type does not exist: a bug.
     #[error(transparent)]
     Type(#[from] builtin::NotBuiltIn),
@@ -69,6 +73,7 @@ pub struct Grid {
     nameservice: Nameservice,
     dispatcher: Dispatcher,
     workers: Vec<(&'static str, Worker)>,
+    monitor: Monitor,
 }
 
 /// Where the parts of a grid are.
@@ -80,6 +85,10 @@ pub struct Addresses {
     pub dispatcher: SocketAddr,
     /// The workers, each with its type.
     pub workers: Vec<(&'static str, SocketAddr)>,
+    /// The monitor, for gRPC.
+    pub monitor: SocketAddr,
+    /// The monitor, for HTTP: `/stats` and the page.
+    pub http: SocketAddr,
 }
 
 impl Grid {
@@ -92,6 +101,7 @@ impl Grid {
             listen: listen(nameservice::Config::default().listen.port),
             ttl: TTL,
             drain_timeout,
+            ..nameservice::Config::default()
         })?;
         let nameservices = vec![nameservice.addr().to_string()];
         let dispatcher = Dispatcher::bind(dispatcher::Config {
@@ -114,7 +124,16 @@ impl Grid {
             let worker = builtin::register(Worker::builder(), name)?.bind(config).await?;
             workers.push((name, worker));
         }
-        Ok(Self { nameservice, dispatcher, workers })
+        let usual = monitor::Config::default();
+        let monitor = Monitor::bind(monitor::Config {
+            listen: listen(usual.listen.port),
+            http: listen(usual.http.port),
+            nameservices,
+            dispatcher: dispatcher.addr().to_string(),
+            drain_timeout,
+            ..usual
+        })?;
+        Ok(Self { nameservice, dispatcher, workers, monitor })
     }
 
     /// Where everything is.
@@ -124,14 +143,16 @@ impl Grid {
             nameservice: self.nameservice.addr(),
             dispatcher: self.dispatcher.addr(),
             workers: self.workers.iter().map(|(name, worker)| (*name, worker.addr())).collect(),
+            monitor: self.monitor.addr(),
+            http: self.monitor.http_addr(),
         }
     }
 
     /// Runs all roles until `shutdown` begins, or until one of them fails. They end
-    /// in turn: workers, dispatcher, nameservice.
+    /// in turn: monitor, workers, dispatcher, nameservice.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let [mut nameservice, mut dispatcher, mut workers] =
-            [Part::new(&shutdown), Part::new(&shutdown), Part::new(&shutdown)];
+        let [mut nameservice, mut dispatcher, mut workers, mut monitor] =
+            std::array::from_fn(|_| Part::new(&shutdown));
         let until = nameservice.end.clone();
         nameservice.spawn(async move { Ok(self.nameservice.run(until).await?) });
         let until = dispatcher.end.clone();
@@ -140,9 +161,11 @@ impl Grid {
             let until = workers.end.clone();
             workers.spawn(async move { Ok(worker.run(until).await?) });
         }
+        let until = monitor.end.clone();
+        monitor.spawn(async move { Ok(self.monitor.run(until).await?) });
         shutdown.begun().await;
         let mut ended = Ok(());
-        for part in [workers, dispatcher, nameservice] {
+        for part in [monitor, workers, dispatcher, nameservice] {
             let part = part.stop().await;
             ended = ended.and(part);
         }

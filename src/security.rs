@@ -1,4 +1,5 @@
-//! Who may call what: one table with every RPC of every service, default deny.
+//! Who may call what: one table with every RPC of every service and every HTTP route,
+//! default deny.
 //!
 //! It finds out nothing about who a caller is: until callers authenticate, a
 //! listener that was let open (on loopback, or with `--insecure`) takes everyone
@@ -23,7 +24,7 @@ pub enum Principal {
 /// One line of the table.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The path of the RPC: `/package.Service/Method`.
+    /// The path of an RPC, `/package.Service/Method`, or a route, `GET /path/{name}`.
     pub path: &'static str,
     /// Whoever is one of these may call it.
     pub principals: &'static [Principal],
@@ -37,7 +38,7 @@ impl Rule {
     }
 }
 
-/// The rule of the RPC at `path`; `None` means that nobody may call it.
+/// The rule of the RPC or route at `path`; `None` means that nobody may call it.
 #[must_use]
 pub fn policy(path: &str) -> Option<&'static Rule> {
     RULES.iter().find(|rule| rule.path == path)
@@ -51,7 +52,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
 use Principal::{Client, Dispatcher, Monitor, Operator, Worker};
 
 /// Frequent calls first: the table is searched from its top.
-static RULES: [Rule; 17] = [
+static RULES: [Rule; 28] = [
     // Submitting, and reading what was submitted.
     rule("/taskgrid.v1.Dispatcher/Submit", &[Client, Operator]),
     rule("/taskgrid.v1.Dispatcher/Get", &[Client, Operator]),
@@ -73,6 +74,19 @@ static RULES: [Rule; 17] = [
     rule("/taskgrid.v1.NameService/Lookup", &[Dispatcher, Operator]),
     rule("/taskgrid.v1.NameService/List", &[Dispatcher, Monitor, Operator]),
     rule("/taskgrid.v1.NameService/Watch", &[Dispatcher, Monitor, Operator]),
+    // The grid in numbers: what the monitor collected.
+    rule("/taskgrid.v1.Monitor/GetStats", &[Client, Monitor, Operator]),
+    rule("/taskgrid.v1.Monitor/WatchStats", &[Client, Monitor, Operator]),
+    // The same for browsers and collectors, and one task by its id.
+    rule("GET /stats", &[Client, Monitor, Operator]),
+    rule("GET /workers", &[Client, Monitor, Operator]),
+    rule("GET /tasks/{id}", &[Client, Operator]),
+    rule("GET /", &[Client, Operator]),
+    rule("GET /events", &[Client, Operator]),
+    rule("GET /assets/{name}", &[Client, Operator]),
+    rule("GET /metrics", &[Monitor, Operator]),
+    rule("GET /readyz", &[Client, Worker, Dispatcher, Monitor, Operator]),
+    rule("GET /healthz", &[Client, Worker, Dispatcher, Monitor, Operator]),
     // Probes come from whoever keeps the role running.
     rule("/grpc.health.v1.Health/Check", &[Client, Worker, Dispatcher, Monitor, Operator]),
     rule("/grpc.health.v1.Health/Watch", &[Client, Worker, Dispatcher, Monitor, Operator]),
@@ -98,8 +112,11 @@ mod tests {
                 .flat_map(paths)
                 .collect();
         let ruled: BTreeSet<String> = rules().map(|rule| rule.path.to_owned()).collect();
-        assert_eq!(served, ruled, "left: what is served, right: what the table names");
         assert_eq!(ruled.len(), rules().count(), "a path has two rules");
+        // Of HTTP routes, none is served without a rule: `http::route` sees to it.
+        let rpcs: BTreeSet<String> =
+            ruled.into_iter().filter(|path| !path.starts_with("GET ")).collect();
+        assert_eq!(served, rpcs, "left: what is served, right: what the table names");
     }
 
     #[test]
@@ -126,6 +143,13 @@ mod tests {
                 "/taskgrid.v1.Dispatcher/Stats",
                 "/taskgrid.v1.NameService/List",
                 "/taskgrid.v1.NameService/Watch",
+                "/taskgrid.v1.Monitor/GetStats",
+                "/taskgrid.v1.Monitor/WatchStats",
+                "GET /stats",
+                "GET /workers",
+                "GET /metrics",
+                "GET /readyz",
+                "GET /healthz",
                 "/grpc.health.v1.Health/Check",
                 "/grpc.health.v1.Health/Watch",
             ]

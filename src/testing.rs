@@ -351,6 +351,7 @@ async fn start_nameservice(config: &Config, port: u16) -> Result<Role, Error> {
         listen: Listen { port, ..Listen::default() },
         ttl: config.ttl,
         drain_timeout: config.drain_timeout,
+        ..nameservice::Config::default()
     };
     Role::start("nameservice", async move || {
         let nameservice = Nameservice::bind(config)?;

@@ -13,10 +13,11 @@ A distributed task system in one binary: durable queue, workers, results
 Usage: taskgrid [OPTIONS] <COMMAND>
 
 Commands:
-  up           Run a whole grid in this process: nameservice, dispatcher and five workers
+  up           Run a whole grid in this process: nameservice, dispatcher, five workers and monitor
   nameservice  Run the nameservice: who serves which task type, and where
   dispatcher   Run a dispatcher: the durable queue, which pushes tasks to workers and keeps results
   worker       Run a worker of built-in task types
+  monitor      Run the monitor: the whole grid in numbers, over HTTP and gRPC, and a page to look at
   client       Send tasks, wait for results, see how tasks stand
   health       Ask a role over HTTP how it is: 0 if well, 1 if not, 5 if it does not answer
   completions  Print a completion script for a shell

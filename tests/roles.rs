@@ -8,6 +8,8 @@
 #![expect(clippy::unwrap_used, reason = "what goes wrong in a test shall end it")]
 #![expect(clippy::print_stderr, reason = "a test tells what it measured or left out")]
 
+#[path = "roles/bench.rs"]
+mod bench;
 #[path = "roles/checks.rs"]
 mod checks;
 #[path = "roles/crashes.rs"]
@@ -16,6 +18,10 @@ mod crashes;
 mod ends;
 #[path = "roles/grid.rs"]
 mod grid;
+#[path = "roles/http.rs"]
+mod http;
+#[path = "roles/monitor.rs"]
+mod monitor;
 #[path = "roles/process.rs"]
 mod process;
 #[path = "roles/readme.rs"]

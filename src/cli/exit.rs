@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use crate::{client, dispatcher, grid, nameservice, rpc, store, telemetry, worker};
+use crate::{client, dispatcher, grid, monitor, nameservice, rpc, store, telemetry, worker};
 
 /// The exit codes. A stable part of the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,6 +241,16 @@ impl From<nameservice::Error> for Failure {
     }
 }
 
+impl From<monitor::Error> for Failure {
+    fn from(error: monitor::Error) -> Self {
+        match error {
+            monitor::Error::Rpc(error) => error.into(),
+            monitor::Error::Client(error) => error.into(),
+            monitor::Error::Panicked(_) => Self::new(Exit::Internal, error),
+        }
+    }
+}
+
 impl From<worker::Error> for Failure {
     fn from(error: worker::Error) -> Self {
         match error {
@@ -257,6 +267,7 @@ impl From<grid::Error> for Failure {
             Error::Nameservice(error) => error.into(),
             Error::Dispatcher(error) => error.into(),
             Error::Worker(error) => error.into(),
+            Error::Monitor(error) => error.into(),
             Error::Client(error) => error.into(),
             Error::Type(_) | Error::NotReady { .. } | Error::Panicked(_) => {
                 Self::new(Exit::Internal, error)

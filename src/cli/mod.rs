@@ -47,6 +47,7 @@ enum Command {
     Nameservice(roles::Nameservice),
     Dispatcher(roles::Dispatcher),
     Worker(roles::Worker),
+    Monitor(roles::Monitor),
     Client(client::ClientFlags),
     Health(health::Health),
     /// Print a completion script for a shell
@@ -78,7 +79,10 @@ impl Cli {
             | Command::Client(_)
             | Command::Health(_)
             | Command::Completions { .. } => "warn",
-            Command::Nameservice(_) | Command::Dispatcher(_) | Command::Worker(_) => "info",
+            Command::Nameservice(_)
+            | Command::Dispatcher(_)
+            | Command::Worker(_)
+            | Command::Monitor(_) => "info",
         };
         let filter = self.log.level.as_deref().unwrap_or(usual);
         Ok(telemetry::start(self.log.format.into(), filter, no_colour())?)
@@ -95,6 +99,7 @@ impl Cli {
                 Command::Nameservice(flags) => role(signals, async |s| flags.run(s).await).await,
                 Command::Dispatcher(flags) => role(signals, async |s| flags.run(s).await).await,
                 Command::Worker(flags) => role(signals, async |s| flags.run(s).await).await,
+                Command::Monitor(flags) => role(signals, async |s| flags.run(s).await).await,
                 Command::Client(call) if call.ends_in_order() => {
                     role(signals, async |s| call.run(&s).await).await
                 }

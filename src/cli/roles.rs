@@ -14,6 +14,7 @@ use crate::client::Client;
 use crate::core::limits;
 use crate::dispatcher::{self, Storage};
 use crate::grid::{self, Grid};
+use crate::monitor;
 use crate::nameservice;
 use crate::rpc::Listen;
 use crate::shutdown::Shutdown;
@@ -23,7 +24,7 @@ use crate::worker::{self, builtin};
 /// Where tasks and results are kept, unless told otherwise.
 const DATA_DIR: &str = "taskgrid-data";
 
-/// Run a whole grid in this process: nameservice, dispatcher and five workers
+/// Run a whole grid in this process: nameservice, dispatcher, five workers and monitor
 #[derive(Debug, Args)]
 pub(super) struct Up {
     /// Send one task of each type, and show what became of them
@@ -52,6 +53,9 @@ pub(super) struct Nameservice {
     /// How long a registration outlives its last heartbeat
     #[arg(long, env = "TASKGRID_NAMESERVICE_TTL", value_name = "DURATION", default_value = "15s")]
     ttl: humantime::Duration,
+    /// The port for /healthz, /readyz and /metrics [default: none]
+    #[arg(long, env = "TASKGRID_NAMESERVICE_HTTP_PORT", value_name = "PORT")]
+    http_port: Option<u16>,
     #[command(flatten)]
     shared: Shared,
 }
@@ -129,6 +133,9 @@ pub(super) struct Dispatcher {
         default_value = "64GiB"
     )]
     max_queued_bytes: ByteSize,
+    /// The port for /healthz, /readyz and /metrics [default: none]
+    #[arg(long, env = "TASKGRID_DISPATCHER_HTTP_PORT", value_name = "PORT")]
+    http_port: Option<u16>,
     #[command(flatten)]
     shared: Shared,
 }
@@ -168,6 +175,44 @@ pub(super) struct Worker {
     /// Names it across its restarts [default: made of its types and its address]
     #[arg(long, env = "TASKGRID_WORKER_ID", value_name = "ID")]
     id: Option<String>,
+    /// The port for /healthz, /readyz and /metrics [default: none]
+    #[arg(long, env = "TASKGRID_WORKER_HTTP_PORT", value_name = "PORT")]
+    http_port: Option<u16>,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+/// Run the monitor: the whole grid in numbers, over HTTP and gRPC, and a page to look at
+#[derive(Debug, Args)]
+pub(super) struct Monitor {
+    /// The address to listen on
+    #[arg(long, env = "TASKGRID_MONITOR_HOST", default_value = "127.0.0.1")]
+    host: String,
+    /// The port to listen on for gRPC; 0 for any free one
+    #[arg(long, env = "TASKGRID_MONITOR_PORT", default_value_t = 50053)]
+    port: u16,
+    /// The port to listen on for HTTP; 0 for any free one
+    #[arg(long, env = "TASKGRID_MONITOR_HTTP_PORT", value_name = "PORT", default_value_t = 8080)]
+    http_port: u16,
+    /// A name under which it answers HTTP, beside addresses and names without a dot;
+    /// may be repeated
+    #[arg(
+        long = "allow-host",
+        env = "TASKGRID_MONITOR_ALLOW_HOST",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    allowed_hosts: Vec<String>,
+    #[command(flatten)]
+    nameservices: Nameservices,
+    /// Where the dispatcher is
+    #[arg(
+        long,
+        env = "TASKGRID_DISPATCHER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:50052"
+    )]
+    dispatcher: String,
     #[command(flatten)]
     shared: Shared,
 }
@@ -198,7 +243,7 @@ struct Nameservices {
 
 /// What a receipt survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Durability {
+pub(super) enum Durability {
     Sync,
     Os,
 }
@@ -250,10 +295,12 @@ fn whereabouts(addresses: &grid::Addresses, path: &Path) -> String {
         "taskgrid is up".to_owned(),
         format!("  nameservice    {}", addresses.nameservice),
         format!("  dispatcher     {}", addresses.dispatcher),
+        format!("  monitor        {}", addresses.monitor),
     ];
     for (name, address) in &addresses.workers {
         lines.push(format!("  worker {name:<7} {address}"));
     }
+    lines.push(format!("  page           http://{}/", addresses.http));
     lines.push(format!("  data           {}", path.display()));
     lines.push("try: taskgrid client send sum \"[1,2,3]\"".to_owned());
     lines.join("\n")
@@ -263,6 +310,7 @@ impl Nameservice {
     /// Runs the nameservice until `shutdown` begins.
     pub(super) async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
         let role = nameservice::Nameservice::bind(nameservice::Config {
+            http: self.shared.listen_http(&self.host, self.http_port),
             listen: self.shared.listen(self.host, self.port),
             ttl: self.ttl.into(),
             drain_timeout: self.shared.drain_timeout.into(),
@@ -276,6 +324,7 @@ impl Dispatcher {
     /// Runs a dispatcher until `shutdown` begins.
     pub(super) async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
         let role = dispatcher::Dispatcher::bind(dispatcher::Config {
+            http: self.shared.listen_http(&self.host, self.http_port),
             listen: self.shared.listen(self.host, self.port),
             nameservices: self.nameservices.urls,
             storage: Storage::Directory { path: self.data_dir, durability: self.durability.into() },
@@ -301,6 +350,7 @@ impl Worker {
             builder = builtin::register(builder, name)?;
         }
         let role = builder.bind(worker::Config {
+            http: self.shared.listen_http(&self.host, self.http_port),
             listen: self.shared.listen(self.host, port),
             advertise: self.advertise,
             nameservices: self.nameservices.urls,
@@ -311,6 +361,32 @@ impl Worker {
         });
         role.await?.run(shutdown).await?;
         Ok(Exit::Done)
+    }
+}
+
+impl Monitor {
+    /// Runs the monitor until `shutdown` begins.
+    pub(super) async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
+        let role = monitor::Monitor::bind(monitor::Config {
+            http: self.shared.listen(self.host.clone(), self.http_port),
+            listen: self.shared.listen(self.host, self.port),
+            allowed_hosts: self.allowed_hosts,
+            nameservices: self.nameservices.urls,
+            dispatcher: self.dispatcher,
+            drain_timeout: self.shared.drain_timeout.into(),
+        })?;
+        role.run(shutdown).await?;
+        Ok(Exit::Done)
+    }
+}
+
+impl Durability {
+    /// As it is written on the command line.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Os => "os",
+        }
     }
 }
 
@@ -326,6 +402,10 @@ impl From<Durability> for store::Durability {
 impl Shared {
     fn listen(&self, host: String, port: u16) -> Listen {
         Listen { host, port, insecure: self.insecure }
+    }
+
+    fn listen_http(&self, host: &str, port: Option<u16>) -> Option<Listen> {
+        port.map(|port| self.listen(host.to_owned(), port))
     }
 }
 

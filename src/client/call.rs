@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Response, Status};
 
-use super::error::{Error, fate_is_unknown, told};
-use crate::rpc::Backoff;
+use super::error::{Error, fate_is_unknown};
+use crate::rpc::{self, Backoff};
 
 /// How long failures in a row are put up with.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Patience {
             return false;
         }
         if first {
-            let (error, patience) = (told(status), self.total);
+            let (error, patience) = (rpc::reason(status), self.total);
             tracing::warn!(url, error, ?patience, "dispatcher unavailable, trying again");
         }
         tokio::time::sleep(self.backoff.next().min(left)).await;

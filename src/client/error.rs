@@ -6,6 +6,7 @@ use tonic::Code;
 
 use super::task::TaskView;
 use crate::core::id::{TaskId, millis};
+use crate::rpc;
 use crate::wire::Malformed;
 
 /// What went wrong. No variant leaves anything half done, except that after
@@ -107,7 +108,7 @@ impl Error {
     pub(super) fn from_status(url: &str, status: &tonic::Status) -> Self {
         let problem = status.message().to_owned();
         if fate_is_unknown(status) {
-            return Self::Unreachable { url: url.to_owned(), problem: told(status) };
+            return Self::Unreachable { url: url.to_owned(), problem: rpc::reason(status) };
         }
         match status.code() {
             Code::InvalidArgument => Self::WrongInput { problem },
@@ -149,18 +150,6 @@ impl From<Malformed> for Error {
 /// came over the wire has no source; one that the transport made up has.
 pub(super) fn fate_is_unknown(status: &tonic::Status) -> bool {
     status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
-}
-
-/// The innermost cause is what tells a person something: "connection refused",
-/// where the status itself says "transport error".
-pub(super) fn told(status: &tonic::Status) -> String {
-    let mut cause = std::error::Error::source(status);
-    let mut text = status.message().to_owned();
-    while let Some(error) = cause {
-        text = error.to_string();
-        cause = error.source();
-    }
-    text
 }
 
 fn why(task: &TaskView) -> String {

@@ -364,7 +364,11 @@ impl Client {
         &self.shared.url
     }
 
-    async fn get_one(&self, id: TaskId, options: GetOptions) -> Result<TaskView, Error> {
+    /// One task. See [`Client::get`].
+    ///
+    /// # Errors
+    /// Also [`Error::NotFound`] and [`Error::Expired`].
+    pub async fn get_one(&self, id: TaskId, options: GetOptions) -> Result<TaskView, Error> {
         let found = self.get(&[id], options).await?;
         found.into_iter().next().ok_or_else(|| miscounted(1, 0))?.into_task()
     }

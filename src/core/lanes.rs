@@ -121,6 +121,14 @@ impl Lanes {
         self.ready.get(&type_id)?.alone.first().copied()
     }
 
+    /// The ready task of a type that was accepted first, whatever its priority.
+    #[must_use]
+    pub fn oldest(&self, type_id: TypeId) -> Option<TaskId> {
+        let ready = self.ready.get(&type_id)?;
+        let in_lanes = ready.lanes.iter().filter_map(RoaringTreemap::min).map(TaskId);
+        in_lanes.chain(ready.alone.first().copied()).min()
+    }
+
     /// How many tasks of a type are ready.
     #[must_use]
     pub fn ready(&self, type_id: TypeId) -> u64 {
@@ -188,6 +196,8 @@ mod tests {
             lanes.insert(lane(7, priority), TaskId(id), NOW, NOW, false);
         }
         assert_eq!(next(&lanes, 7), [2, 5, 1, 4, 3]);
+        assert_eq!(lanes.oldest(TypeId(7)), Some(TaskId(1)));
+        assert_eq!(lanes.oldest(TypeId(8)), None);
         assert_eq!(lanes.ready(TypeId(7)), 5);
         assert_eq!(next(&lanes, 8), [0; 0]);
     }

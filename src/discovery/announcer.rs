@@ -98,18 +98,18 @@ impl Link {
                     let counted = Counted::new(registered);
                     let lost = self.beat(ttl).await;
                     drop(counted);
-                    info!(nameservice = %self.url, reason = %lost.message(), "registering again");
+                    info!(nameservice = %self.url, reason = %rpc::reason(&lost), "registering again");
                     if lost.code() == Code::NotFound {
                         continue;
                     }
                 }
                 // Said once, not with every attempt.
                 Err(status) if !quiet => {
-                    warn!(nameservice = %self.url, reason = %status.message(), "cannot register");
+                    warn!(nameservice = %self.url, reason = %rpc::reason(&status), "cannot register");
                     quiet = true;
                 }
                 Err(status) => {
-                    debug!(nameservice = %self.url, reason = %status.message(), "cannot register");
+                    debug!(nameservice = %self.url, reason = %rpc::reason(&status), "cannot register");
                 }
             }
             sleep(backoff.next()).await;
@@ -146,7 +146,7 @@ impl Link {
         match timeout(GOODBYE, self.client.deregister(request)).await {
             Ok(Ok(_)) => debug!(nameservice = %self.url, "deregistered"),
             Ok(Err(status)) => {
-                debug!(nameservice = %self.url, reason = %status.message(), "cannot deregister");
+                debug!(nameservice = %self.url, reason = %rpc::reason(&status), "cannot deregister");
             }
             Err(_) => debug!(nameservice = %self.url, "no answer to a deregistration"),
         }

@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 
 use crate::clock::Clock;
 use crate::core::directory::{self as core, Endpoint, Source, View};
+use crate::core::id::Timestamp;
 use crate::core::limits;
 use crate::rpc::{self, Backoff};
 use crate::shutdown::Shutdown;
@@ -31,7 +32,29 @@ pub struct Directory {
     heard: mpsc::Receiver<Heard>,
     merged: core::Directory,
     view: watch::Sender<Arc<View>>,
+    sources: watch::Sender<Vec<SourceState>>,
     clock: Clock,
+}
+
+/// How one nameservice stands, as seen from here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceState {
+    /// Where it is.
+    pub url: String,
+    /// Whether the watch stands: what it told is of this moment then.
+    pub reachable: bool,
+    /// When it was lost sight of; `None` while the watch stands, and if it never did.
+    pub lost: Option<Timestamp>,
+    /// Why the watch does not stand; empty while it does.
+    pub problem: String,
+}
+
+impl SourceState {
+    /// Whether it ever told anything.
+    #[must_use]
+    pub fn was_heard(&self) -> bool {
+        self.reachable || self.lost.is_some()
+    }
 }
 
 /// The watch of one nameservice.
@@ -54,7 +77,7 @@ enum News {
     Snapshot { endpoints: Vec<Endpoint>, uptime: Duration, ttl: Duration },
     Put(Endpoint),
     Removed(String),
-    Lost,
+    Lost { reason: String },
 }
 
 impl Directory {
@@ -70,13 +93,26 @@ impl Directory {
         };
         let watchers = urls.iter().enumerate().map(watcher).collect::<Result<_, rpc::Error>>()?;
         let merged = core::Directory::new(urls.len());
-        Ok(Self { watchers, heard, merged, view: watch::Sender::default(), clock })
+        let unheard = |url: &String| SourceState {
+            url: url.clone(),
+            reachable: false,
+            lost: None,
+            problem: "not reached yet".to_owned(),
+        };
+        let sources = watch::Sender::new(urls.iter().map(unheard).collect());
+        Ok(Self { watchers, heard, merged, view: watch::Sender::default(), sources, clock })
     }
 
     /// The view, and a way to wait for the next one.
     #[must_use]
     pub fn view(&self) -> watch::Receiver<Arc<View>> {
         self.view.subscribe()
+    }
+
+    /// How the nameservices stand, in the order of their URLs.
+    #[must_use]
+    pub fn sources(&self) -> watch::Receiver<Vec<SourceState>> {
+        self.sources.subscribe()
     }
 
     /// Watches until `shutdown` begins.
@@ -131,8 +167,38 @@ impl Directory {
             }
             News::Put(endpoint) => self.merged.put(source, endpoint),
             News::Removed(worker) => self.merged.removed(source, &worker),
-            News::Lost => self.merged.lost(source),
+            News::Lost { reason } => {
+                self.merged.lost(source);
+                return self.note_lost(source, reason);
+            }
         }
+        self.note_heard(source);
+    }
+
+    fn note_heard(&self, source: Source) {
+        self.sources.send_if_modified(|sources| match sources.get_mut(source) {
+            Some(state) if !state.reachable => {
+                *state = SourceState {
+                    url: std::mem::take(&mut state.url),
+                    reachable: true,
+                    lost: None,
+                    problem: String::new(),
+                };
+                true
+            }
+            Some(_) | None => false,
+        });
+    }
+
+    fn note_lost(&self, source: Source, reason: String) {
+        self.sources.send_modify(|sources| {
+            let Some(state) = sources.get_mut(source) else { return };
+            if state.reachable {
+                state.lost = Some(self.clock.now());
+            }
+            state.reachable = false;
+            state.problem = reason;
+        });
     }
 }
 
@@ -143,19 +209,20 @@ impl Watcher {
         loop {
             let mut told = false;
             let reason = self.watch(&mut told).await.err();
-            let reason = reason.as_ref().map_or("it ended the watch", Status::message);
+            let reason =
+                reason.as_ref().map_or_else(|| "it ended the watch".to_owned(), rpc::reason);
             if told {
                 backoff.reset();
                 quiet = false;
             }
             // Said once, not with every attempt.
             if quiet {
-                debug!(nameservice = %self.url, reason, "cannot watch");
+                debug!(nameservice = %self.url, %reason, "cannot watch");
             } else {
-                warn!(nameservice = %self.url, reason, "lost sight of a nameservice; what it told stands");
+                warn!(nameservice = %self.url, %reason, "lost sight of a nameservice; what it told stands");
             }
             quiet = true;
-            if !self.tell(News::Lost).await {
+            if !self.tell(News::Lost { reason }).await {
                 return;
             }
             sleep(backoff.next()).await;

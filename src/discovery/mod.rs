@@ -11,6 +11,6 @@ mod announcer;
 mod directory;
 
 pub use announcer::Announcer;
-pub use directory::Directory;
+pub use directory::{Directory, SourceState};
 
 pub use crate::core::directory::{Endpoint, View};

@@ -67,7 +67,7 @@ pub(crate) struct Links {
 enum Lost {
     #[error(transparent)]
     Address(#[from] rpc::Error),
-    #[error("the worker answered with {:?}: {}", .0.code(), .0.message())]
+    #[error("{}", rpc::reason(.0))]
     Status(#[from] Status),
     #[error("the worker was silent for too long")]
     Silent,
@@ -147,6 +147,7 @@ impl Links {
     async fn keep(&self, worker: &Arc<str>) {
         let mut backoff = Backoff::new();
         let mut breaker = Breaker::new();
+        let mut problem = String::new();
         loop {
             let Some(registration) = self.registration(worker) else { return };
             if !breaker.admits(self.clock.now()) {
@@ -154,11 +155,16 @@ impl Links {
                 tokio::time::sleep_until(self.clock.instant(chance).into()).await;
                 continue;
             }
+            let trial = breaker.state(self.clock.now()) == State::HalfOpen;
+            if trial && self.tell_link(&registration, State::HalfOpen, &problem).await.is_err() {
+                return;
+            }
             let mut stood = false;
             let lost = match self.session(&registration, &mut stood).await {
                 Ok(()) | Err(Lost::Gone(_)) => return,
                 Err(lost) => lost,
             };
+            problem = lost.to_string();
             let address = &registration.address;
             if stood {
                 tracing::info!(%worker, %address, %lost, "session lost");
@@ -174,8 +180,27 @@ impl Links {
                     tracing::debug!(%worker, %address, %lost, "no session");
                 }
             }
+            let state = breaker.state(self.clock.now());
+            if self.tell_link(&registration, state, &problem).await.is_err() {
+                return;
+            }
             tokio::time::sleep(backoff.next()).await;
         }
+    }
+
+    async fn tell_link(
+        &self,
+        registration: &Arc<Registration>,
+        state: State,
+        problem: &str,
+    ) -> Result<(), Gone> {
+        let state = match state {
+            State::Closed => v1::LinkState::Closed,
+            State::Open { .. } => v1::LinkState::Open,
+            State::HalfOpen => v1::LinkState::HalfOpen,
+        };
+        let (registration, problem) = (registration.clone(), problem.to_owned());
+        self.handle.tell(Message::Link { registration, state, problem }).await
     }
 
     fn registration(&self, worker: &Arc<str>) -> Option<Arc<Registration>> {

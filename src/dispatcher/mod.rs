@@ -14,12 +14,14 @@
 mod answers;
 mod batch;
 mod links;
+mod numbers;
 mod recovery;
 mod reports;
 mod scheduler;
 mod service;
 mod types;
 mod unary;
+mod vitals;
 mod watch;
 
 use std::net::SocketAddr;
@@ -32,14 +34,17 @@ use rand::Rng as _;
 use tonic::service::Routes;
 
 use self::links::Links;
+use self::numbers::Numbers;
 use self::scheduler::{Handle, Rules, Scheduler};
 use self::service::Service;
+use self::vitals::Vitals;
 use self::watch::Cursors;
 use crate::clock::Clock;
 use crate::core::id::Epoch;
 use crate::core::limits;
 use crate::core::retention::Policy;
 use crate::discovery::Directory;
+use crate::http;
 use crate::rpc::{self, Listen, Listener, ServeLimits};
 use crate::shutdown::Shutdown;
 use crate::store::{self, Durability, Embedded, Memory, Store};
@@ -53,6 +58,9 @@ const STREAMS: u32 = 1_024;
 pub struct Config {
     /// Where it listens; port 50052 by convention.
     pub listen: Listen,
+    /// Where it tells over HTTP how it is: `/healthz`, `/readyz`, `/metrics`. Nowhere
+    /// unless said.
+    pub http: Option<Listen>,
     /// The nameservices, each `http://host:port` or `host:port`.
     pub nameservices: Vec<String>,
     /// Where tasks and results are kept.
@@ -79,6 +87,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: Listen { port: 50_052, ..Listen::default() },
+            http: None,
             nameservices: vec!["http://127.0.0.1:50051".to_owned()],
             storage: Storage::Memory,
             lease: Duration::from_secs(10),
@@ -128,6 +137,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Dispatcher {
     listener: Listener,
+    http: Option<Listener>,
     store: Arc<dyn Store>,
     scheduler: Scheduler,
     handle: Handle,
@@ -145,6 +155,7 @@ impl Dispatcher {
             return Err(Error::Lease(config.lease));
         }
         let listener = rpc::bind(&config.listen)?;
+        let http = config.http.as_ref().map(rpc::bind).transpose()?;
         let clock = Clock::start();
         let policy = Policy {
             age: config.retain,
@@ -178,7 +189,18 @@ impl Dispatcher {
         let (scheduler, handle) = Scheduler::new(rules, clock, store.clone(), restored)
             .map_err(|error| Error::Thread(error.to_string()))?;
         let directory = Directory::new(&config.nameservices, clock)?;
-        Ok(Self { listener, store, scheduler, handle, directory, clock, epoch, cursors, config })
+        Ok(Self {
+            listener,
+            http,
+            store,
+            scheduler,
+            handle,
+            directory,
+            clock,
+            epoch,
+            cursors,
+            config,
+        })
     }
 
     /// Where it listens, with the real port.
@@ -187,11 +209,27 @@ impl Dispatcher {
         self.listener.addr()
     }
 
+    /// Where it tells how it is, if it does.
+    #[must_use]
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(Listener::addr)
+    }
+
     /// Serves until `shutdown` begins and at most the drain timeout longer, or until
     /// the store fails.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { listener, store, scheduler, handle, directory, clock, epoch, cursors, config } =
-            self;
+        let Self {
+            listener,
+            http,
+            store,
+            scheduler,
+            handle,
+            directory,
+            clock,
+            epoch,
+            cursors,
+            config,
+        } = self;
         // The parts end with the role, whichever of them ends first.
         let parts = shutdown.child();
         let view = directory.view();
@@ -206,11 +244,15 @@ impl Dispatcher {
             clock,
             sessions: AtomicU64::new(0),
         };
+        let numbers = Numbers::new(handle.clone(), store.clone());
+        let vitals = Vitals { numbers: numbers.clone(), sources: directory.sources() };
+        let telling = http::serve_vitals(http, vitals, parts.clone());
         let service = Service {
             handle,
             store,
             view,
             cursors,
+            numbers,
             max_payload: config.max_payload,
             shutdown: parts.clone(),
         };
@@ -234,12 +276,13 @@ impl Dispatcher {
             parts.begin();
             ended
         };
-        let (serve_ended, ended) = tokio::join!(answering, scheduled);
+        let (serve_ended, ended, told) = tokio::join!(answering, scheduled, telling);
         for part in [directory, links] {
             part.await.map_err(|panic| Error::Thread(panic.to_string()))?;
         }
         ended.map_err(|panic| Error::Thread(panic.to_string()))??;
-        Ok(serve_ended?)
+        serve_ended?;
+        Ok(told?)
     }
 }
 

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::answers::{self, Asked, Wanted};
 use super::batch::Admission;
+use super::numbers::Numbers;
 use super::scheduler::{Again, Gone, Handle, Listing, Message, Refusal, Snapshot};
 use super::watch::{Cursors, MESSAGES, Watcher};
 use crate::core::id::{Seq, TaskId};
@@ -31,6 +32,7 @@ pub(super) struct Service {
     pub(super) store: Arc<dyn Store>,
     pub(super) view: channel::Receiver<Arc<View>>,
     pub(super) cursors: Cursors,
+    pub(super) numbers: Numbers,
     pub(super) max_payload: u64,
     pub(super) shutdown: Shutdown,
 }
@@ -124,7 +126,7 @@ impl Dispatcher for Service {
         &self,
         _request: Request<v1::StatsRequest>,
     ) -> Result<Response<v1::StatsResponse>, Status> {
-        Ok(Response::new(self.handle.ask(|reply| Message::Stats { reply }).await?))
+        Ok(Response::new(self.numbers.tell().await?))
     }
 }
 
@@ -241,7 +243,7 @@ fn first(events: Vec<Option<store::StoredEvent>>) -> Option<store::StoredEvent> 
     events.into_iter().next().flatten()
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, store::Error> + Send + 'static,
 ) -> Result<T, Status> {
     let read = tokio::task::spawn_blocking(read).await;

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::core::id::Timestamp;
-use crate::core::registry::{Change, Endpoint, Registration, Registry, Rejected};
+use crate::core::registry::{Change, Endpoint, Health, Registration, Registry, Rejected};
 use crate::core::task_type::TypeName;
 
 /// Requests that wait. Each takes microseconds: more only adds latency.
@@ -40,6 +40,18 @@ pub(super) struct Told {
     pub(super) now: Timestamp,
 }
 
+/// What happened since the start, and the health of everyone who is registered.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counts {
+    pub(super) health: Vec<Health>,
+    pub(super) registered: u64,
+    pub(super) heartbeats: u64,
+    pub(super) refused: u64,
+    pub(super) deregistered: u64,
+    pub(super) expired: u64,
+    pub(super) probes_failed: u64,
+}
+
 /// The nameservice is ending.
 #[derive(Debug)]
 pub(super) struct Ending;
@@ -60,6 +72,7 @@ enum Request {
     List(oneshot::Sender<Snapshot>),
     Watch(oneshot::Sender<(Snapshot, broadcast::Receiver<Arc<Told>>)>),
     Probed(Arc<str>, u64, bool),
+    Counts(oneshot::Sender<Counts>),
 }
 
 impl Handle {
@@ -103,6 +116,10 @@ impl Handle {
         self.ask(Request::Watch).await
     }
 
+    pub(super) async fn counts(&self) -> Result<Counts, Ending> {
+        self.ask(Request::Counts).await
+    }
+
     pub(super) async fn probed(
         &self,
         worker: Arc<str>,
@@ -133,6 +150,7 @@ pub(super) fn new(clock: Clock, ttl: Duration) -> (Handle, Keeper) {
         clock,
         started: clock.now(),
         ttl,
+        counts: Counts::default(),
     };
     (Handle { requests: sender, ttl }, keeper)
 }
@@ -146,6 +164,7 @@ pub(super) struct Keeper {
     clock: Clock,
     started: Timestamp,
     ttl: Duration,
+    counts: Counts,
 }
 
 impl Keeper {
@@ -177,6 +196,7 @@ impl Keeper {
             let swept = self.registry.sweep(now);
             for change in &swept {
                 if let Change::Removed(worker) = change {
+                    self.counts.expired += 1;
                     info!(%worker, "registration ended without a heartbeat");
                 }
             }
@@ -203,15 +223,19 @@ impl Keeper {
                     }
                     self.tell(changes, now);
                 });
+                self.count(answer.is_ok(), |counts| &mut counts.registered);
                 send(reply, answer);
             }
             Request::Heartbeat(worker, incarnation, reply) => {
-                send(reply, self.registry.heartbeat(&worker, incarnation, now));
+                let answer = self.registry.heartbeat(&worker, incarnation, now);
+                self.count(answer.is_ok(), |counts| &mut counts.heartbeats);
+                send(reply, answer);
             }
             Request::Deregister(worker, incarnation, reply) => {
                 let changes = self.registry.deregister(&worker, incarnation);
                 if !changes.is_empty() {
                     info!(%worker, "deregistered");
+                    self.counts.deregistered += 1;
                 }
                 self.tell(changes, now);
                 send(reply, ());
@@ -224,13 +248,23 @@ impl Keeper {
                 send(reply, (self.everything(now), self.changes.subscribe()));
             }
             Request::Probed(worker, incarnation, answered) => {
+                self.counts.probes_failed += u64::from(!answered);
                 let change = self.registry.probed(&worker, incarnation, answered);
                 if change.is_some() && !answered {
                     warn!(%worker, "does not answer probes: not offered until it does");
                 }
                 self.tell(change, now);
             }
+            Request::Counts(reply) => {
+                let health = self.registry.list().map(|endpoint| endpoint.health).collect();
+                send(reply, Counts { health, ..self.counts.clone() });
+            }
         }
+    }
+
+    fn count(&mut self, accepted: bool, which: impl FnOnce(&mut Counts) -> &mut u64) {
+        let counter = if accepted { which(&mut self.counts) } else { &mut self.counts.refused };
+        *counter += 1;
     }
 
     fn everything(&self, now: Timestamp) -> Snapshot {

@@ -9,6 +9,7 @@
 mod keeper;
 mod prober;
 mod service;
+mod vitals;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use tracing::info;
 
 use crate::clock::Clock;
 use crate::core::limits;
+use crate::http;
 use crate::rpc::{self, Listen, Listener, ServeLimits};
 use crate::shutdown::Shutdown;
 use crate::wire::v1::name_service_server::NameServiceServer;
@@ -35,6 +37,9 @@ const ANSWER_BYTES: usize = limits::REGISTRY_BYTES + limits::ENVELOPE_BYTES;
 pub struct Config {
     /// Where it listens; port 50051 by convention.
     pub listen: Listen,
+    /// Where it tells over HTTP how it is: `/healthz`, `/readyz`, `/metrics`. Nowhere
+    /// unless said.
+    pub http: Option<Listen>,
     /// How long a registration lives after its last heartbeat: 500 ms to an hour,
     /// 15 s unless chosen. Workers beat, and are probed, three times as often, so a
     /// shorter one finds the lost sooner and costs more calls.
@@ -47,6 +52,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: Listen { port: 50_051, ..Listen::default() },
+            http: None,
             ttl: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(10),
         }
@@ -68,6 +74,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Nameservice {
     listener: Listener,
+    http: Option<Listener>,
     config: Config,
 }
 
@@ -78,7 +85,8 @@ impl Nameservice {
             return Err(Error::Ttl(config.ttl));
         }
         let listener = rpc::bind(&config.listen)?;
-        Ok(Self { listener, config })
+        let http = config.http.as_ref().map(rpc::bind).transpose()?;
+        Ok(Self { listener, http, config })
     }
 
     /// Where it listens, with the real port.
@@ -87,22 +95,30 @@ impl Nameservice {
         self.listener.addr()
     }
 
+    /// Where it tells how it is, if it does.
+    #[must_use]
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(Listener::addr)
+    }
+
     /// Serves until `shutdown` begins and at most the drain timeout longer.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { listener, config } = self;
+        let Self { listener, http, config } = self;
         let (handle, keeper) = keeper::new(Clock::start(), config.ttl);
         let service = service::Service::new(handle.clone(), shutdown.clone());
         let server = NameServiceServer::new(service)
             .max_decoding_message_size(REQUEST_BYTES)
             .max_encoding_message_size(ANSWER_BYTES);
         let limits = ServeLimits { connections: CONNECTIONS, ..ServeLimits::default() };
+        let telling = http::serve_vitals(http, vitals::Vitals(handle.clone()), shutdown.clone());
         let prober = prober::run(handle, config.ttl, shutdown.clone());
         let serving =
             rpc::serve(listener, Routes::new(server), limits, shutdown, config.drain_timeout);
         info!(ttl = ?config.ttl, "nameservice starts with an empty registry");
         let keeping = async { tokio::join!(keeper.run(), prober) };
+        let answering = async { tokio::try_join!(serving, telling) };
         tokio::select! {
-            ended = serving => ended?,
+            ended = answering => { ended?; }
             // Never first: the keeper answers for as long as `serving` holds a handle.
             _ = keeping => {}
         }

@@ -278,7 +278,7 @@ fn watch_directory(
 }
 
 fn config(ttl: Duration) -> Config {
-    Config { listen: Listen::default(), ttl, drain_timeout: Duration::from_secs(10) }
+    Config { listen: Listen::default(), ttl, ..Config::default() }
 }
 
 fn parsed(worker: &str, address: &str) -> Registration {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::Error;
@@ -92,6 +93,19 @@ impl Default for Backoff {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What a status says to a person. One that the transport made up says "transport
+/// error" itself, its innermost cause "connection refused".
+#[must_use]
+pub fn reason(status: &Status) -> String {
+    let mut cause = std::error::Error::source(status);
+    let mut text = status.message().to_owned();
+    while let Some(error) = cause {
+        text = error.to_string();
+        cause = error.source();
+    }
+    text
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, Error> {

@@ -16,7 +16,7 @@ mod serve;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 
-pub use channel::{Backoff, CALL_TIMEOUT, CONNECT_TIMEOUT, channel, foreign_channel};
+pub use channel::{Backoff, CALL_TIMEOUT, CONNECT_TIMEOUT, channel, foreign_channel, reason};
 pub use serve::{Health, ServeLimits, serve};
 
 use crate::core::limits;
@@ -53,6 +53,12 @@ impl Listener {
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// The socket, for a server of another protocol. It does not block.
+    #[must_use]
+    pub fn into_socket(self) -> TcpListener {
+        self.socket
     }
 
     /// A handle to what `grpc.health.v1` answers on this port.

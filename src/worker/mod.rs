@@ -30,6 +30,7 @@ mod pool;
 mod prefetch;
 mod service;
 mod session;
+mod vitals;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ use crate::core::payload::BadSchema;
 use crate::core::registry::Registration;
 use crate::core::task_type::BadTypeName;
 use crate::discovery::Announcer;
+use crate::http;
 use crate::rpc;
 use crate::shutdown::Shutdown;
 use crate::wire::v1::worker_server::WorkerServer;
@@ -62,6 +64,9 @@ pub struct Config {
     /// Where it listens: any free port of loopback unless said otherwise. Whoever
     /// reaches the port can run tasks here.
     pub listen: rpc::Listen,
+    /// Where it tells over HTTP how it is: `/healthz`, `/readyz`, `/metrics`. Nowhere
+    /// unless said.
+    pub http: Option<rpc::Listen>,
     /// The `host:port` by which dispatchers and nameservices reach it. Unless said,
     /// the bound address, or on all addresses the one that faces the nameservice.
     pub advertise: Option<String>,
@@ -85,6 +90,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: rpc::Listen::default(),
+            http: None,
             advertise: None,
             nameservices: Vec::new(),
             slots: None,
@@ -98,6 +104,7 @@ impl Default for Config {
 /// A worker that is bound: it has its port, and runs once it is told to.
 pub struct Worker {
     listener: rpc::Listener,
+    http: Option<rpc::Listener>,
     types: Arc<[Served]>,
     identity: Identity,
     announcer: Announcer,
@@ -120,14 +127,15 @@ impl Worker {
         if slots == 0 || slots > limits::SLOTS {
             return Err(Error::Slots(slots));
         }
-        let Config { listen, advertise, nameservices, .. } = config.clone();
+        let Config { listen, http, advertise, nameservices, .. } = config.clone();
         // Binding and resolving may block.
         let bound = tokio::task::spawn_blocking(move || {
             let listener = rpc::bind(&listen)?;
+            let http = http.as_ref().map(rpc::bind).transpose()?;
             let advertised = address::advertised(advertise, listener.addr(), &nameservices)?;
-            Ok::<_, Error>((listener, advertised))
+            Ok::<_, Error>((listener, http, advertised))
         });
-        let (listener, advertised) = bound.await.map_err(|_| Error::Interrupted)??;
+        let (listener, http, advertised) = bound.await.map_err(|_| Error::Interrupted)??;
         let worker_id = config.id.clone().unwrap_or_else(|| advertised.clone());
         let fine = |id: &str| {
             (1..=limits::WORKER_ID_BYTES).contains(&id.len())
@@ -146,7 +154,7 @@ impl Worker {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let announcer = Announcer::new(&config.nameservices, &registration)?;
-        Ok(Self { listener, types, identity, announcer, advertised, config })
+        Ok(Self { listener, http, types, identity, announcer, advertised, config })
     }
 
     /// Where it listens, with the real port.
@@ -161,6 +169,12 @@ impl Worker {
         &self.advertised
     }
 
+    /// Where it tells how it is, if it does.
+    #[must_use]
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(rpc::Listener::addr)
+    }
+
     /// The name that it registers.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -173,10 +187,16 @@ impl Worker {
     ///
     /// Dropping the future ends everything at once.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { listener, types, identity, announcer, config, .. } = self;
+        let Self { listener, http, types, identity, announcer, config, .. } = self;
         let pool = Pool::new(Arc::clone(&types), identity.slots);
         let _stop_if_dropped = StopOnDrop(pool.clone());
         let health = listener.health();
+        let vitals = vitals::Vitals {
+            pool: pool.clone(),
+            types: types.clone(),
+            registered: announcer.registered(),
+            registers: !config.nameservices.is_empty(),
+        };
         let service = Service { pool: pool.clone(), types, identity };
         let server = WorkerServer::new(service)
             .max_decoding_message_size(rpc::message_bytes(config.max_payload))
@@ -189,6 +209,7 @@ impl Worker {
             end.clone(),
             LAST_WORDS,
         );
+        let telling = http::serve_vitals(http, vitals, shutdown.clone());
         let leave = async {
             shutdown.begun().await;
             health.set_serving(false).await;
@@ -197,12 +218,13 @@ impl Worker {
         };
         // When shutdown begins the announcer leaves first; the watch ends when the
         // pool is stopped.
-        let life =
-            async { tokio::join!(announcer.run(shutdown.clone()), leave, pool.watch_deadlines()) };
+        let life = async {
+            tokio::join!(announcer.run(shutdown.clone()), leave, pool.watch_deadlines(), telling)
+        };
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
             ended = &mut serving => return Ok(ended?),
-            ((), (), ()) = life => {}
+            ((), (), (), told) = life => told?,
         }
         end.begin();
         Ok(serving.await?)

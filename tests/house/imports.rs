@@ -11,8 +11,8 @@ const LINES: [&[&str]; 10] = [
     &["grid"],
     &["dispatcher", "monitor", "nameservice"],
     &["client", "worker"],
-    &["discovery"],
-    &["rpc", "store"],
+    &["discovery", "http"],
+    &["metrics", "rpc", "store"],
     &["clock", "security", "shutdown", "telemetry", "wire"],
     &["core"],
 ];

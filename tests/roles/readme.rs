@@ -1,8 +1,10 @@
 //! What the README says to type works.
 
+use std::net::SocketAddr;
 use std::process::Command;
 
 use super::grid::{Grid, TYPES};
+use super::http::{self, http_addr};
 use super::process::{Answer, Process, of_this_repository, taskgrid};
 
 /// Of [`super`]'s manual: somebody else listens on the usual ports.
@@ -32,6 +34,8 @@ struct Reader {
     roles: Vec<Process>,
     /// In place of a grid on the usual ports, where those are taken.
     grid: Option<Grid>,
+    /// Where the monitor answers over HTTP.
+    page: Option<SocketAddr>,
 }
 
 impl Reader {
@@ -40,10 +44,15 @@ impl Reader {
         std::fs::write(dir.path().join("Cargo.toml"), of_this_repository("Cargo.toml")).unwrap();
         let tasks = "{\"type\":\"sum\",\"payload\":[1,2]}\n{\"type\":\"hash\",\"payload\":\"x\"}\n";
         std::fs::write(dir.path().join("tasks.ndjson"), tasks).unwrap();
-        let ports =
-            ["TASKGRID_NAMESERVICE_PORT", "TASKGRID_DISPATCHER_PORT", "TASKGRID_WORKER_PORT"];
+        let ports = [
+            "TASKGRID_NAMESERVICE_PORT",
+            "TASKGRID_DISPATCHER_PORT",
+            "TASKGRID_WORKER_PORT",
+            "TASKGRID_MONITOR_PORT",
+            "TASKGRID_MONITOR_HTTP_PORT",
+        ];
         let settings = ports.map(|name| (name, "0".to_owned())).to_vec();
-        Self { dir, settings, roles: Vec::new(), grid: None }
+        Self { dir, settings, roles: Vec::new(), grid: None, page: None }
     }
 
     /// Types a command; false for one that is not of this program.
@@ -54,11 +63,16 @@ impl Reader {
                 arguments
             }
             ["cargo", "test"] => return false,
+            ["curl", "-s", url] => return self.reads(url),
             other => panic!("the README says {other:?}, which nobody checks"),
         };
         match arguments {
             ["up", .., "--once"] => drop(self.succeeds_or_finds_ports_taken(arguments)),
             ["up", ..] => self.up(arguments),
+            ["monitor", ..] => {
+                self.role(arguments, "TASKGRID_MONITOR_UNUSED");
+                self.page = self.roles.last().map(http_addr);
+            }
             ["nameservice", ..] => self.role(arguments, "TASKGRID_NAMESERVICE"),
             ["dispatcher", ..] => self.role(arguments, "TASKGRID_DISPATCHER"),
             ["worker", ..] => self.role(arguments, "TASKGRID_WORKER_UNUSED"),
@@ -75,6 +89,18 @@ impl Reader {
         let role = self.start(arguments);
         self.settings.push((variable, role.addr().to_string()));
         self.roles.push(role);
+    }
+
+    /// Reads from the monitor, wherever it had to listen.
+    fn reads(&self, url: &str) -> bool {
+        let (_, path) = url.split_once("8080").unwrap();
+        let Some(page) = self.page else {
+            eprintln!("NOT RUN: curl -s {url}: there is no monitor");
+            return false;
+        };
+        let (status, body) = http::get(page, path);
+        assert_eq!(status, 200, "{url}: {body}");
+        true
     }
 
     /// A grid on the usual ports, or elsewhere where those are taken.
@@ -95,6 +121,10 @@ impl Reader {
                 words.nth(1).map(str::to_owned)
             });
             self.settings.push(("TASKGRID_DISPATCHER", address));
+            self.page = up.told(|text| {
+                let (_, rest) = text.split_once("page           http://")?;
+                Some(rest.split_once('/')?.0.parse().ok())
+            });
             self.roles.push(up);
         } else {
             found_ports_taken(&up.answer());

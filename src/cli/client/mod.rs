@@ -11,6 +11,7 @@ use crate::client::{Client, Found, TaskView};
 use crate::core::id::TaskId;
 use crate::shutdown::Shutdown;
 
+mod bench;
 mod cancel;
 mod list;
 mod result;
@@ -75,6 +76,7 @@ enum Verb {
     Retry(retry::Retry),
     Watch(watch::WatchFlags),
     Test(test::Test),
+    Bench(bench::Bench),
 }
 
 impl ClientFlags {
@@ -102,6 +104,7 @@ impl ClientFlags {
             Verb::Cancel(cancel) => cancel.run(&client, format).await,
             Verb::Retry(retry) => retry.run(&client, format).await,
             Verb::Watch(watch) => watch.run(&client, format).await,
+            Verb::Bench(bench) => bench.run(&client, format, patience).await,
             Verb::Test(test) => test.run(&client, format, shutdown).await,
         }
     }

@@ -83,9 +83,31 @@ async fn what_is_no_well_formed_hello_joins_nothing() {
         session.say_hello(bad).await;
     }
     let mut session = grid.session().await;
-    assert_eq!(grid.stats().await.workers, []);
+    let worker = grid.stats().await.workers.remove(0);
+    assert!(!worker.connected);
+    assert_eq!(worker.link(), v1::LinkState::HalfOpen);
+    assert_eq!(worker.link_error, "the worker said something malformed: held.token: missing");
     session.say_hello(hello()).await;
     grid.until("a worker", |stats| stats.workers.iter().any(|w| w.connected)).await;
+    let worker = grid.stats().await.workers.remove(0);
+    assert_eq!((worker.link(), worker.link_error.as_str()), (v1::LinkState::Closed, ""));
+}
+
+#[tokio::test]
+async fn the_link_to_a_worker_that_cannot_be_reached_opens_and_says_why() {
+    let mut grid = Grid::new();
+    grid.address = "127.0.0.1:1".into();
+    grid.register();
+    // The one it has reached meanwhile is lost, and the new address refuses.
+    while let Ok(session) = grid.sessions.try_recv() {
+        drop(session);
+    }
+    grid.until("an open link", |stats| {
+        stats.workers.iter().any(|worker| {
+            worker.link() == v1::LinkState::Open && worker.link_error.contains("refused")
+        })
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -195,7 +217,7 @@ impl Grid {
     }
 
     async fn stats(&self) -> v1::StatsResponse {
-        soon("numbers", self.handle.ask(|reply| Message::Stats { reply })).await.unwrap()
+        soon("numbers", self.handle.ask(|reply| Message::Stats { reply })).await.unwrap().stats
     }
 
     async fn until(&self, what: &str, is_so: impl Fn(&v1::StatsResponse) -> bool) {

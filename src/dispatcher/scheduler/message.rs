@@ -9,6 +9,7 @@ use crate::core::event::TaskEvent;
 use crate::core::id::{Seq, TaskId, Timestamp, Token};
 use crate::core::placement::Member;
 use crate::core::queue::{Claim, Standing};
+use crate::core::registry::Registration;
 use crate::core::task::{Holder, Outcome, Spec, Status};
 use crate::core::task_type::TypeId;
 use crate::dispatcher::batch::Batch;
@@ -33,11 +34,13 @@ pub(crate) enum Message {
     /// The end of the log.
     End { reply: oneshot::Sender<Seq> },
     /// The numbers.
-    Stats { reply: oneshot::Sender<v1::StatsResponse> },
+    Stats { reply: oneshot::Sender<Counted> },
     /// Types that workers registered.
     Learn { types: Vec<Known> },
     /// What the nameservice says of the workers.
     Endpoints { endpoints: BTreeMap<String, v1::Health>, complete: bool },
+    /// What the breaker of the link to a registered worker lets through, and why.
+    Link { registration: Arc<Registration>, state: v1::LinkState, problem: String },
     /// A session with a worker stands.
     Join { join: Join, reply: oneshot::Sender<Joined> },
     /// What happened at a worker.
@@ -138,6 +141,18 @@ pub(crate) struct Again {
     /// What the log has of it: the spec, its last event's place, the leases it was
     /// given and the newest token.
     pub(crate) known: Option<(Spec, Seq, u32, Option<Token>)>,
+}
+
+/// The numbers of one moment, but for the ages of tasks: when they were accepted
+/// stands in the log.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    /// The numbers.
+    pub(crate) stats: v1::StatsResponse,
+    /// The oldest ready task of each type that has one, by the type's place in them.
+    pub(crate) oldest: Vec<(usize, TaskId)>,
+    /// The moment.
+    pub(crate) now: Timestamp,
 }
 
 /// A page of ids.

@@ -37,8 +37,8 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub(crate) use message::{
-    Again, Ended, Gone, Handle, Join, Listing, Message, Refusal, Report, Running, Settlement,
-    Snapshot,
+    Again, Counted, Ended, Gone, Handle, Join, Listing, Message, Refusal, Report, Running,
+    Settlement, Snapshot,
 };
 
 use self::assign::{Gate, Unnoted};
@@ -268,6 +268,9 @@ impl Scheduler {
             Message::Learn { types } => self.learn(&types),
             Message::Endpoints { endpoints, complete } => {
                 self.set_endpoints(endpoints, complete);
+            }
+            Message::Link { registration, state, problem } => {
+                self.tally.link(&registration, state, problem);
             }
             Message::Join { join, reply } => self.join(&join, reply),
             Message::Report { member, report } => self.report(member, report),

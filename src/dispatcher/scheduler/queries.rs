@@ -4,11 +4,10 @@ use tokio::sync::oneshot;
 
 use super::Scheduler;
 use super::group::Effect;
-use super::message::{Again, Listing, Running, Snapshot};
+use super::message::{Again, Counted, Listing, Running, Snapshot};
 use crate::core::id::{Seq, TaskId};
 use crate::core::queue::{Command, Standing};
 use crate::core::task::{Spec, Status};
-use crate::wire::v1;
 use bytes::Bytes;
 
 impl Scheduler {
@@ -81,12 +80,15 @@ impl Scheduler {
         self.after_commit(Effect::Snapshots(reply, snapshots));
     }
 
-    pub(super) fn stats(&mut self, reply: oneshot::Sender<v1::StatsResponse>) {
+    pub(super) fn stats(&mut self, reply: oneshot::Sender<Counted>) {
         let held = self.held_by_worker();
         let mut stats = self.tally.report(&self.types, &self.queue, &self.fleet, &held);
         stats.uptime_ms = self.tally.uptime_ms(self.last_turn);
-        // Numbers are of this moment: they depend on no commit.
-        drop(reply.send(stats));
+        let lanes = &self.queue.lanes;
+        let ids = self.types.by_name().map(|(_, id)| lanes.oldest(id)).enumerate();
+        let oldest = ids.filter_map(|(place, id)| Some((place, id?))).collect();
+        // Counted are of this moment: they depend on no commit.
+        drop(reply.send(Counted { stats, oldest, now: self.last_turn }));
     }
 
     /// The end of what is durable: a watch from there is told what becomes durable

@@ -8,6 +8,7 @@ use crate::core::event::TaskEvent;
 use crate::core::id::{Timestamp, millis};
 use crate::core::placement::Fleet;
 use crate::core::queue::Queue;
+use crate::core::registry::Registration;
 use crate::core::task::{Reason, Spec, Status};
 use crate::core::task_type::TypeId;
 use crate::dispatcher::recovery::Restored;
@@ -108,6 +109,8 @@ impl Tally {
         stats.worker_id = join.holder.worker.to_string();
         stats.address = join.address.to_string();
         stats.connected = true;
+        stats.set_link(v1::LinkState::Closed);
+        stats.link_error.clear();
         stats.draining = join.draining;
         stats.slots = join.slots;
         let names = join.types.iter().map(|known| known.definition.name.as_str());
@@ -118,6 +121,25 @@ impl Tally {
         if let Some(stats) = self.workers.get_mut(worker) {
             stats.draining = true;
         }
+    }
+
+    /// What the breaker of the link to a worker lets through.
+    pub(super) fn link(
+        &mut self,
+        registration: &Registration,
+        link: v1::LinkState,
+        problem: String,
+    ) {
+        let stats = self.workers.entry(registration.worker.clone()).or_default();
+        if stats.worker_id.is_empty() {
+            stats.worker_id = registration.worker.to_string();
+            stats.slots = registration.slots;
+            stats.types = registration.types.iter().map(|t| t.name.to_string()).collect();
+        }
+        stats.address = registration.address.to_string();
+        stats.set_link(link);
+        stats.link_error = problem;
+        self.forget_absent();
     }
 
     /// A worker's session ended. It stays listed while the nameservice knows it.
@@ -168,6 +190,7 @@ impl Tally {
                 r#type: Some((&known.definition).into()),
                 counts: Some(counts),
                 workers: u32::try_from(fleet.serving(id)).unwrap_or(u32::MAX),
+                oldest_pending_ms: None,
             })
         });
         let types = by_type.collect();
@@ -186,6 +209,7 @@ impl Tally {
             epoch: queue.epoch().map(Into::into),
             queued_bytes: queue.live_bytes(),
             directory_complete: self.directory_complete,
+            oldest_pending_ms: None,
         }
     }
 

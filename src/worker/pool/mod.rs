@@ -7,6 +7,7 @@
 //! gRPC; the session turns frames into calls of a [`Pool`] and back.
 
 mod desk;
+mod numbers;
 mod outcome;
 mod run;
 mod state;
@@ -20,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use self::numbers::Numbers;
 use self::state::State;
 use super::handler::{LeaseId, Listener, Run};
 use crate::core::id::{Epoch, TaskId, Token};
@@ -116,6 +118,11 @@ impl Pool {
         Self { shared: Arc::new(shared) }
     }
 
+    /// What it counts, at this moment.
+    pub(super) fn numbers(&self) -> Numbers {
+        self.shared.with(|state| state.numbers())
+    }
+
     pub(super) fn attach(&self, caller: Caller) -> Result<Attached, Refusal> {
         self.shared.with(|state| state.attach(caller))
     }
@@ -189,7 +196,7 @@ impl Pool {
 
     /// Waits until no handler runs.
     pub(super) async fn idle(&self) {
-        self.until(State::is_idle).await;
+        self.until(|state| state.busy() == 0).await;
     }
 
     /// Gives back what still runs.

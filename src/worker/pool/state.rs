@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::desk::{Desk, Lease, Running, Session, Stage, Stopping};
+use super::numbers::Counts;
 use super::outcome::{self, Answer};
 use super::{Attached, Caller, Order, Refusal, Waiting};
 use crate::core::id::{TaskId, Token};
@@ -38,6 +39,8 @@ pub(super) struct State {
     pub(super) draining: bool,
     pub(super) stopped: bool,
     pub(super) after: After,
+    /// By type.
+    pub(super) counts: Vec<Counts>,
     dispatchers: BTreeMap<String, u64>,
     serial: u64,
     queue: VecDeque<Waiting>,
@@ -85,6 +88,7 @@ impl State {
             draining: false,
             stopped: false,
             after: After::default(),
+            counts: vec![Counts::default(); types],
             dispatchers: BTreeMap::new(),
             serial: 0,
             queue: VecDeque::new(),
@@ -94,9 +98,9 @@ impl State {
         }
     }
 
-    /// Whether no handler runs that has a slot.
-    pub(super) fn is_idle(&self) -> bool {
-        self.free == self.slots
+    /// How many slots have a handler.
+    pub(super) fn busy(&self) -> u32 {
+        self.slots - self.free
     }
 
     /// The session's desk, if it still is the desk's session.
@@ -316,6 +320,7 @@ impl State {
         let lease = LeaseId { desk: id, task: lease.task, attempt: lease.attempt, token };
         desk.waiting -= 1;
         desk.note_start(token);
+        self.counts[type_index].started += 1;
         self.free -= 1;
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, id, token));
@@ -359,6 +364,7 @@ impl State {
             let max = self.desks.get(&desk).map_or(u64::MAX, |desk| desk.max_result_bytes);
             outcome::by_itself(answer, max)
         };
+        self.counts[running.type_index].end(&end);
         self.end(desk, token, outcome::of_run(task, token, ran, end));
         true
     }
@@ -404,6 +410,7 @@ impl State {
             self.runners.alive -= 1;
             self.runners.detached += 1;
         }
+        self.counts[running.type_index].end(&end);
         self.after.signals.push(running.cancelled);
         let ran = now.saturating_duration_since(running.started);
         self.end(id, token, outcome::of_run(task, token, ran, end));

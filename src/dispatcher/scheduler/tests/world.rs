@@ -152,7 +152,7 @@ impl World {
     }
 
     pub(super) async fn stats(&self) -> v1::StatsResponse {
-        soon("numbers", self.handle.ask(|reply| Message::Stats { reply })).await.unwrap()
+        soon("numbers", self.handle.ask(|reply| Message::Stats { reply })).await.unwrap().stats
     }
 
     /// The numbers of `hash`.

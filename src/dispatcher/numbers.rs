@@ -1,0 +1,71 @@
+//! The dispatcher in numbers: what the loop counts, and for how long the oldest
+//! pending tasks have been due. The loop knows which tasks these are; when they were
+//! accepted stands in the log, and is read once a task.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tonic::Status;
+
+use super::scheduler::{Counted, Handle, Message};
+use super::service::blocking;
+use crate::core::id::{TaskId, Timestamp, millis};
+use crate::store::{self, Store};
+use crate::wire::v1;
+
+/// Tells the numbers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Numbers {
+    handle: Handle,
+    store: Arc<dyn Store>,
+    /// Since when the tasks that were the oldest when last asked have been due: a
+    /// queue that stands still is not read again.
+    due: Arc<Mutex<HashMap<TaskId, Timestamp>>>,
+}
+
+impl Numbers {
+    pub(super) fn new(handle: Handle, store: Arc<dyn Store>) -> Self {
+        Self { handle, store, due: Arc::default() }
+    }
+
+    /// The numbers of this moment.
+    pub(super) async fn tell(&self) -> Result<v1::StatsResponse, Status> {
+        let Counted { mut stats, oldest, now } =
+            self.handle.ask(|reply| Message::Stats { reply }).await?;
+        let (this, ids) = (self.clone(), oldest.iter().map(|(_, id)| *id).collect());
+        let due = if oldest.is_empty() {
+            HashMap::new()
+        } else {
+            blocking(move || this.look_up(ids)).await?
+        };
+        for (place, id) in oldest {
+            // One that was trimmed since has ended.
+            let Some(due) = due.get(&id) else { continue };
+            let age = Some(millis(now.since(*due)));
+            if let Some(of_type) = stats.types.get_mut(place) {
+                of_type.oldest_pending_ms = age;
+            }
+            stats.oldest_pending_ms = stats.oldest_pending_ms.max(age);
+        }
+        Ok(stats)
+    }
+
+    /// Since when these tasks have been due.
+    fn look_up(&self, ids: Vec<TaskId>) -> Result<HashMap<TaskId, Timestamp>, store::Error> {
+        let before = self.due.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = ids.iter().filter_map(|id| Some((*id, *before.get(id)?)));
+        let mut due: HashMap<_, _> = known.collect();
+        let new: Vec<TaskId> = ids.into_iter().filter(|id| !due.contains_key(id)).collect();
+        if !new.is_empty() {
+            let rows = self.store.tasks(&new)?.into_iter().flatten();
+            due.extend(rows.map(|row| (row.id, row.spec.created.max(row.spec.run_at))));
+        }
+        self.due.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&due);
+        Ok(due)
+    }
+
+    /// Whether any type is known: then tasks can be taken.
+    pub(super) fn knows_types(&self) -> bool {
+        self.handle.types().by_name().next().is_some()
+    }
+}
