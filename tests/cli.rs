@@ -1,5 +1,7 @@
 //! The binary as a person or a script meets it, where no grid is needed.
 
+use std::io::{Read as _, Write as _};
+
 use snapbox::cmd::{Command, cargo_bin};
 use snapbox::str;
 
@@ -17,6 +19,7 @@ Commands:
   worker       Run a worker of built-in task types
   monitor      Run the monitor: the whole grid in numbers, over HTTP and gRPC, and a page to look at
   client       Send tasks, wait for results, see how tasks stand
+  health       Ask a role over HTTP how it is: 0 if well, 1 if not, 5 if it does not answer
   completions  Print a completion script for a shell
   help         Print this message or the help of the given subcommand(s)
 
@@ -111,6 +114,72 @@ fn flags_have_environment_variables() {
 }
 
 #[test]
+fn an_empty_variable_counts_as_unset() {
+    taskgrid("worker --type hsah")
+        .env("TASKGRID_WORKER_PORT", "")
+        .env("TASKGRID_DRAIN_TIMEOUT", "")
+        .env("TASKGRID_LOG_FORMAT", "")
+        .assert()
+        .code(2)
+        .stderr_eq("error: \"hsah\" is no built-in[..]\n");
+    let without_a_type = taskgrid("worker").env("TASKGRID_WORKER_TYPE", "").output().unwrap();
+    let told = String::from_utf8_lossy(&without_a_type.stderr);
+    assert!(told.contains("not provided:\n  --type <TYPE>"), "{told}");
+}
+
+#[test]
+fn a_role_that_is_well_passes_its_health_check() {
+    let url = answering("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n");
+    taskgrid(&format!("health {url}")).assert().success().stdout_eq("").stderr_eq("");
+    let url = answering("HTTP/1.1 204 No Content\r\n\r\n");
+    taskgrid(&format!("health {url}")).assert().success().stdout_eq("").stderr_eq("");
+}
+
+#[test]
+fn a_role_that_is_not_well_fails_its_health_check_and_says_why() {
+    let url = answering("HTTP/1.1 503 Service Unavailable\r\n\r\n{\"missing\":\"\x1b[1mx\"}\nmore");
+    taskgrid(&format!("health {url}"))
+        .assert()
+        .code(1)
+        .stdout_eq("")
+        .stderr_eq("error: [..] answered 503 Service Unavailable: {\"missing\":\" [1mx\"}\n");
+    // Whatever length the line has, its beginning is enough.
+    let endless = format!("HTTP/1.1 500 Oh\r\n\r\n{}", "x".repeat(1 << 20));
+    let told = taskgrid(&format!("health {}", answering(&endless))).output().unwrap();
+    assert_eq!((told.status.code(), told.stderr.len() < 1_000), (Some(1), true));
+    // A redirection is an answer, and not that of a role that is well.
+    let url = answering("HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n");
+    taskgrid(&format!("health {url}")).assert().code(1).stderr_eq("error: [..] answered 302[..]\n");
+}
+
+#[test]
+fn a_health_check_that_nobody_answers_ends_with_5() {
+    // Nobody listens; one who hangs up; one who speaks something else; one who is silent.
+    let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let never = format!("http://{}/ --timeout 20ms", silent.local_addr().unwrap());
+    for url in [format!("http://{addr}/"), answering(""), answering("SSH-2.0\r\n"), never] {
+        taskgrid(&format!("health {url}"))
+            .assert()
+            .code(5)
+            .stdout_eq("")
+            .stderr_eq("error: no answer from http://127.0.0.1:[..]: [..]\n");
+    }
+}
+
+#[test]
+fn a_health_check_of_what_is_no_url_ends_with_2() {
+    for url in
+        ["nonsense", "/readyz", "127.0.0.1:8080", "https://127.0.0.1/", "http://:80/", "http:///x"]
+    {
+        let told = taskgrid(&format!("health {url}")).output().unwrap();
+        let stderr = String::from_utf8_lossy(&told.stderr);
+        assert_eq!(told.status.code(), Some(2), "{url}: {stderr}");
+        assert!(stderr.contains("it looks like http://host:port/path"), "{url}: {stderr}");
+    }
+}
+
+#[test]
 fn the_version_and_the_completions_are_printed() {
     let version = format!("taskgrid {}\n", env!("CARGO_PKG_VERSION"));
     taskgrid("--version").assert().success().stdout_eq(version);
@@ -136,4 +205,23 @@ fn taskgrid(arguments: &str) -> Command {
     ["TASKGRID_DISPATCHER", "TASKGRID_PATIENCE", "TASKGRID_LOG_LEVEL", "TASKGRID_LOG_FORMAT"]
         .into_iter()
         .fold(command, Command::env_remove)
+}
+
+/// The URL of a server that gives this answer to the first who asks, and hangs up.
+fn answering(answer: &str) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/readyz", listener.local_addr().unwrap());
+    let answer = answer.to_owned();
+    std::thread::spawn(move || {
+        let (mut peer, _) = listener.accept().unwrap();
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            peer.read_exact(&mut byte).unwrap();
+            asked.push(byte[0]);
+        }
+        // Who has read enough may have hung up before.
+        peer.write_all(answer.as_bytes()).ok();
+    });
+    url
 }

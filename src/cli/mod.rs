@@ -2,9 +2,11 @@
 //! call of the client. Nothing else reads flags or the environment, and nothing
 //! else prints. What this module does not do: it knows no rule of the grid.
 
+use std::ffi::OsStr;
 use std::future::Future;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::shutdown::Shutdown;
@@ -14,6 +16,7 @@ mod client;
 mod demo;
 mod exit;
 mod flags;
+mod health;
 mod output;
 mod payload;
 mod roles;
@@ -46,6 +49,7 @@ enum Command {
     Worker(roles::Worker),
     Monitor(roles::Monitor),
     Client(client::ClientFlags),
+    Health(health::Health),
     /// Print a completion script for a shell
     Completions {
         /// For which shell
@@ -57,7 +61,9 @@ impl Cli {
     /// What the command line asks for. Help and version are printed here and come
     /// back as a silent failure with the exit code 0.
     pub fn read() -> Result<Self, Failure> {
-        Self::try_parse().map_err(|refused| {
+        let matches = without_empty_variables(Self::command()).try_get_matches();
+        let read = matches.and_then(|matches| Self::from_arg_matches(&matches));
+        read.map_err(|refused| {
             let exit = if refused.use_stderr() { Exit::WrongInput } else { Exit::Done };
             // Where help cannot be printed, nobody reads.
             refused.print().ok();
@@ -69,7 +75,10 @@ impl Cli {
     /// grid that says by itself where it is, only what is wrong.
     pub fn start_telemetry(&self) -> Result<(), Failure> {
         let usual = match &self.command {
-            Command::Up(_) | Command::Client(_) | Command::Completions { .. } => "warn",
+            Command::Up(_)
+            | Command::Client(_)
+            | Command::Health(_)
+            | Command::Completions { .. } => "warn",
             Command::Nameservice(_)
             | Command::Dispatcher(_)
             | Command::Worker(_)
@@ -81,7 +90,7 @@ impl Cli {
 
     /// Does what was asked, to its end.
     pub fn run(self) -> Result<Exit, Failure> {
-        let one_thread = matches!(self.command, Command::Client(_));
+        let one_thread = matches!(self.command, Command::Client(_) | Command::Health(_));
         let runtime = runtime(one_thread)?;
         let done = runtime.block_on(async {
             let signals = Signals::listen()?;
@@ -95,6 +104,7 @@ impl Cli {
                     role(signals, async |s| call.run(&s).await).await
                 }
                 Command::Client(call) => interruptible(signals, call.run(&Shutdown::new())).await,
+                Command::Health(call) => interruptible(signals, call.run()).await,
                 Command::Completions { shell } => completions(shell),
             }
         });
@@ -102,6 +112,18 @@ impl Cli {
         runtime.shutdown_background();
         done
     }
+}
+
+/// A variable that is set to nothing is as good as unset: an image or a compose file
+/// sets it also where it has no value for it.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    #[expect(clippy::disallowed_methods, reason = "this is the cli")]
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| {
+            if arg.get_env().is_some_and(is_empty) { arg.env(Resettable::Reset) } else { arg }
+        })
+        .mut_subcommands(without_empty_variables)
 }
 
 /// Whether `NO_COLOR` asks for none (<https://no-color.org>).
