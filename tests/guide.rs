@@ -82,7 +82,7 @@ impl Reader {
         let mut compared = 0;
         let mut blocks = blocks(text).into_iter().peekable();
         while let Some((language, block)) = blocks.next() {
-            if language != "sh" || block.starts_with("docker ") {
+            if language != "sh" || block.starts_with("docker-compose ") {
                 continue;
             }
             let printed: String = block.lines().map(|line| self.types(line)).collect();
