@@ -1,5 +1,7 @@
 //! The binary as a person or a script meets it, where no grid is needed.
 
+#![expect(clippy::unwrap_used, reason = "what goes wrong in a test shall end it")]
+
 use std::io::{Read as _, Write as _};
 
 use snapbox::cmd::{Command, cargo_bin};
