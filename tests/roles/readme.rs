@@ -65,7 +65,7 @@ impl Reader {
             ["cargo", "test"] => return false,
             ["curl", "-s", url] => return self.reads(url),
             // Containers have a test of their own, which needs an engine.
-            ["docker-compose", "up", "--build"] | ["docker-compose", "up", "test-client"] => {
+            ["docker-compose", "up", "--build" | "test-client"] => {
                 let script = of_this_repository("tests/containers.sh");
                 for typed in ["\"${compose[@]}\" up -d", "up -d test-client", "build\n"] {
                     assert!(script.contains(typed), "{typed:?} is not in the containers' test");
