@@ -38,6 +38,8 @@ async fn a_lease_that_a_hello_does_not_list_goes_back_uncharged() {
     let mut new = world.join(Hello { session: 2, claims, ..hello("w", 2) }).await;
     let again = new.assignment().await;
     assert_eq!((again.task_id, again.attempt), (id + 1, 2));
+    // The push runs ahead of the commit.
+    world.durable().await;
     assert_eq!(world.story(id + 1), [(Status::Pending, Some(Reason::Released))]);
     assert_eq!(world.stats().await.workers[0].held, 2);
     assert_eq!(world.counts().await.running, 2);
