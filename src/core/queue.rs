@@ -228,7 +228,9 @@ impl Queue {
     ) {
         self.notes.reopen(notes.note);
         for note in &notes.leases {
-            let progress = self.progress(note.id);
+            // Of two notes the older one may have taken it out of those that wait.
+            let older = self.leases.find(note.id);
+            let progress = older.map_or_else(|| self.progress(note.id), |held| held.progress);
             let is_over = self.ended.find(note.id).is_some()
                 || progress.token.is_some_and(|newest| newest >= note.token)
                 || self.leases.find(note.id).is_some_and(|held| held.lease.token >= note.token);

@@ -90,6 +90,35 @@ fn a_late_success_is_welcome_after_a_restart_too() {
 }
 
 #[test]
+fn what_a_task_went_through_survives_the_notes_of_two_of_its_leases() {
+    let mut script = play(
+        task(),
+        &[
+            (Lease("a"), "attempt 1"),
+            (Settle(1, failed(Reason::Error)), "returned: error, again in 700 ms"),
+            (Wait(700), "is ready"),
+            (Lease("a"), "attempt 2"),
+            (Restart, "is ready"),
+            (Lease("b"), "attempt 2"),
+            (Restart, "is ready"),
+            (Adopt("a", 2), "runs"),
+        ],
+    );
+    // It keeps the note of the older lease in the log.
+    let other = script.world.submit(task());
+    script.world.lease(other, &worker("a"), false).unwrap();
+    script.play(&[
+        (Note("a"), "runs"),
+        (Adopt("b", 3), "runs"),
+        (Note("b"), "runs"),
+        (Restart, "runs"),
+        (Settle(3, failed(Reason::Error)), "returned: error, again in 700 ms"),
+    ]);
+    let progress = progress(&script.world.queue, script.id);
+    assert_eq!((progress.attempts, progress.errors), (2, 2));
+}
+
+#[test]
 fn a_retry_delay_and_the_budgets_survive() {
     let script = play(
         task(),
