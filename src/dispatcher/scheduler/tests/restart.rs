@@ -94,6 +94,8 @@ async fn a_worker_that_never_comes_back_makes_one_restart_wait_and_not_all() {
     let world = World::new().await;
     let gone = world.join(hello("gone", 1)).await;
     gone.leave(false).await;
+    // That it was here must be known after the crash.
+    world.durable().await;
     let world = world.crash().await;
     let nobody = std::collections::BTreeMap::new();
     let told = Message::Endpoints { endpoints: nobody, complete: true };
