@@ -1,4 +1,4 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -72,9 +72,7 @@ async fn shutdown_does_not_wait_for_silent_peers() {
     idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let mut some = [0; 16];
     timeout(LONG, idle.read_exact(&mut some)).await.unwrap().unwrap();
-    let begun = Instant::now();
     server.end().await;
-    assert!(begun.elapsed() < LONG / 2, "an idle connection is closed at once");
 }
 
 struct Role(Vec<String>);
@@ -106,7 +104,7 @@ impl Server {
         let listener = rpc::bind(&Listen::default()).unwrap();
         let (addr, shutdown) = (listener.addr(), Shutdown::new());
         let hosts = AllowedHosts::default();
-        let task = tokio::spawn(serve(listener, router, hosts, shutdown.clone(), LONG / 3));
+        let task = tokio::spawn(serve(listener, router, hosts, shutdown.clone(), 2 * LONG));
         Self { addr, shutdown, task }
     }
 
@@ -133,6 +131,8 @@ impl Server {
         (status, body.to_owned())
     }
 
+    /// Begins the shutdown and waits for the end, which must come long before
+    /// connections would be cut.
     async fn end(self) {
         self.shutdown.begin();
         timeout(LONG, self.task).await.unwrap().unwrap().unwrap();
