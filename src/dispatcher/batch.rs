@@ -163,7 +163,9 @@ fn parse_key(request: &mut v1::SubmitRequest) -> Result<Option<Key>, Malformed> 
             format!("{} bytes; a key has at most {}", request.key.len(), limits::KEY_BYTES);
         return Err(Malformed::new("key", problem));
     }
-    let key = std::mem::take(&mut request.key);
+    // Copied: a key is remembered for hours, and as a part of its request would keep all
+    // of the request's memory.
+    let key = Bytes::copy_from_slice(&std::mem::take(&mut request.key));
     let is_callers = request.key_scope() == v1::KeyScope::Caller;
     request.key_scope = 0;
     if key.is_empty() {

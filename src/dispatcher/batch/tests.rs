@@ -74,6 +74,20 @@ fn a_keys_digest_tells_other_tasks_and_groups_but_not_scopes() {
     assert_ne!(plain, digest(|r| r.tasks[0].payload = "b".into()));
 }
 
+#[test]
+fn a_key_that_is_remembered_does_not_keep_its_request_in_memory() {
+    let mut request = request(vec![task("hash", b"text")]);
+    request.key = "key".into();
+    let message = Bytes::from(request.encode_to_vec());
+    let request = v1::SubmitRequest::decode(message.clone()).unwrap();
+    let types = types();
+    let admission = Admission { types: &types, complete: true, max_payload: 100 };
+    let Batch { key, drafts, .. } = admission.parse(request).unwrap();
+    drop(drafts);
+    assert!(message.is_unique());
+    assert_eq!(key.unwrap().text, "key");
+}
+
 fn parse(tasks: Vec<v1::NewTask>) -> Result<Batch, Status> {
     let types = types();
     Admission { types: &types, complete: true, max_payload: 100 }.parse(request(tasks))
