@@ -32,7 +32,7 @@ main() {
   outlives_a_worker_and_a_restart
   scales
   stops
-  rebuilds_without_dependencies
+  takes_a_new_type
 }
 
 clones() {
@@ -179,14 +179,25 @@ stops() {
   measured "stop" "$(containers | wc -w) containers ended with 0 within $(took)"
 }
 
-rebuilds_without_dependencies() {
+# Follows the guide to adding a type: its worker alone is built anew, without the dependencies, and
+# the other roles are those of before.
+takes_a_new_type() {
   clock
-  echo "// Changed." >>src/main.rs
-  limited 1800 "${compose[@]}" build nameservice
+  tests/apply-guide.sh docs/adding-a-type.md .
+  limited 1800 "${compose[@]}" build worker-words
   # A builder may colour what cargo says.
   local compiled; compiled=$(sed 's/\x1b\[[0-9;]*m//g' "$work/said" | grep -Eo 'Compiling \S+' | sort -u)
-  [ "$compiled" = "Compiling taskgrid" ] || fail "a changed source file: ${compiled:-nothing compiled}"
-  measured "rebuild" "without dependencies after a changed file, in $(took)"
+  [ "$compiled" = "Compiling taskgrid" ] || fail "changed source files: ${compiled:-nothing compiled}"
+  measured "rebuild" "without dependencies after changed files, in $(took)"
+  clock
+  limited 60 "${compose[@]}" up -d dispatcher monitoring worker-words
+  within 60 "four services are healthy" healthy 4
+  within 10 "/stats tells of the new type" stats '
+    any(t["type"] == "words" and t["workers"] == 1 for t in s["types"])'
+  local words; words=$("${compose[@]}" exec -T dispatcher \
+    taskgrid client send words '{"text": "To be or not to be", "top": 1}')
+  [ "$words" = '{"counts":[{"word":"be","count":2}]}' ] || fail "the guide's type says $words"
+  measured "new type" "the guide's worker serves it, $(took) after up"
 }
 
 # --- What the steps are made of
