@@ -78,25 +78,23 @@ impl Reader<'_> {
         let (spec, last) = match (asked.ended, standing) {
             (Some(Ended { event, result }), _) => (event.spec, Some(StoredEvent { event, result })),
             (None, Standing::Absent) => return Ok(absent),
-            (None, Standing::Ended(_, place)) => match self.event(place)? {
+            (None, Standing::Ended(_, place)) => match self.last(place)? {
                 Some(stored) => (stored.event.spec, Some(stored)),
                 None => return Ok(absent),
             },
             (None, Standing::Pending(..) | Standing::Running) => {
-                let Some(row) = self.store.tasks(&[id])?.into_iter().next().flatten() else {
-                    return Ok(absent);
-                };
+                let Some(spec) = first(self.store.specs(&[id])?) else { return Ok(absent) };
                 let last = match (standing, &running) {
                     (Standing::Pending(progress, _), _) => progress.last,
                     (_, Some(running)) => running.last,
                     _ => None,
                 };
-                (row.spec, last.map(|place| self.event(place)).transpose()?.flatten())
+                (spec, last.map(|place| self.last(place)).transpose()?.flatten())
             }
         };
         let mut task = self.task(id, &spec, standing, running.as_ref(), last.as_ref());
         if self.wanted.payload {
-            let row = self.store.tasks(&[id])?.into_iter().next().flatten();
+            let row = first(self.store.tasks(&[id])?);
             task.payload = row.map(|row| row.payload).unwrap_or_default();
         }
         let story = self.story(last.as_ref(), self.wanted.story)?;
@@ -174,16 +172,27 @@ impl Reader<'_> {
             if lines.len() >= STORY || (!whole && event.attempt.is_some()) {
                 break;
             }
-            let previous = event.previous.map(|place| self.event(place)).transpose()?.flatten();
-            next = previous.map(|stored| stored.event).filter(|earlier| earlier.id == event.id);
+            let previous = event.previous.map(|place| self.store.facts(&[place])).transpose()?;
+            next = previous.and_then(first).filter(|earlier| earlier.id == event.id);
         }
         lines.reverse();
         Ok(lines)
     }
 
-    fn event(&self, place: Seq) -> Result<Option<StoredEvent>, store::Error> {
-        Ok(self.store.events(&[place])?.into_iter().next().flatten())
+    /// A task's last event, with its result if that is wanted: else it is not read,
+    /// and a list of large ones costs as little as one of small ones.
+    fn last(&self, place: Seq) -> Result<Option<StoredEvent>, store::Error> {
+        if self.wanted.result {
+            return Ok(first(self.store.events(&[place])?));
+        }
+        let event = first(self.store.facts(&[place])?);
+        Ok(event.map(|event| StoredEvent { event, result: Bytes::new() }))
     }
+}
+
+/// What is kept of the one that was asked for.
+pub(super) fn first<T>(found: Vec<Option<T>>) -> Option<T> {
+    found.into_iter().next().flatten()
 }
 
 /// An event as a watch tells it.

@@ -359,17 +359,17 @@ impl Links {
         }
         let ids: Vec<TaskId> = held.iter().map(|lease| TaskId(lease.task_id)).collect();
         let store = self.store.clone();
-        let rows = tokio::task::spawn_blocking(move || store.tasks(&ids)).await;
-        let rows = rows.map_err(|panic| Lost::Store(panic.to_string()))?;
-        let rows = rows.map_err(|error| Lost::Store(error.to_string()))?;
-        let claims = held.into_iter().zip(rows).map(|(lease, row)| {
+        let specs = tokio::task::spawn_blocking(move || store.specs(&ids)).await;
+        let specs = specs.map_err(|panic| Lost::Store(panic.to_string()))?;
+        let specs = specs.map_err(|error| Lost::Store(error.to_string()))?;
+        let claims = held.into_iter().zip(specs).map(|(lease, spec)| {
             let token = lease.token.ok_or_else(|| Malformed::new("held.token", "missing"))?;
             Ok(Claim {
                 id: TaskId(lease.task_id),
                 token: token.try_into()?,
                 attempt: lease.attempt,
                 started: lease.started,
-                spec: row.map(|row| row.spec),
+                spec,
             })
         });
         Ok(claims.collect::<Result<_, Malformed>>()?)

@@ -131,10 +131,9 @@ fn replay_notes(
 ) -> Result<(), store::Error> {
     for note in notes {
         let ids: Vec<TaskId> = note.leases.iter().map(|lease| lease.id).collect();
-        let rows = store.tasks(&ids)?;
-        let specs: BTreeMap<TaskId, _> =
-            rows.into_iter().flatten().map(|task| (task.id, task.spec)).collect();
-        queue.replay_notes(note, until, |id| specs.get(&id).copied());
+        let specs = store.specs(&ids)?;
+        let specs: BTreeMap<TaskId, _> = ids.into_iter().zip(specs).collect();
+        queue.replay_notes(note, until, |id| specs.get(&id).copied().flatten());
     }
     Ok(())
 }

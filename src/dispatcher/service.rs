@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::answers::{self, Asked, Wanted};
+use super::answers::{self, Asked, Wanted, first};
 use super::batch::Admission;
 use super::numbers::Numbers;
 use super::scheduler::{Again, Gone, Handle, Listing, Message, Refusal, Snapshot};
@@ -98,8 +98,8 @@ impl Dispatcher for Service {
         let ids = parse_ids(&request.into_inner().ids)?;
         let store = self.store.clone();
         let read = move || {
-            let rows = store.tasks(&ids)?;
-            Ok(ids.into_iter().zip(rows).map(|(id, row)| (id, row.map(|row| row.spec))).collect())
+            let specs = store.specs(&ids)?;
+            Ok(ids.into_iter().zip(specs).collect())
         };
         let tasks: Vec<(TaskId, Option<Spec>)> = blocking(read).await?;
         let snapshots = self.handle.ask(|reply| Message::Cancel { tasks, reply }).await?;
@@ -227,8 +227,7 @@ fn again(store: &dyn Store, snapshot: &Snapshot) -> Result<Again, store::Error> 
     };
     let mut place = Some(last);
     let mut spec = None;
-    while let Some(stored) = place.map(|at| store.events(&[at])).transpose()?.and_then(first) {
-        let event = stored.event;
+    while let Some(event) = place.map(|at| store.facts(&[at])).transpose()?.and_then(first) {
         spec = spec.or(Some(event.spec));
         if let (Some(attempt), Some(spec)) = (event.attempt, spec) {
             let known = Some((spec, last, attempt.number, Some(attempt.token)));
@@ -237,10 +236,6 @@ fn again(store: &dyn Store, snapshot: &Snapshot) -> Result<Again, store::Error> 
         place = event.previous;
     }
     Ok(Again { id: snapshot.id, known: spec.map(|spec| (spec, last, 0, None)) })
-}
-
-fn first(events: Vec<Option<store::StoredEvent>>) -> Option<store::StoredEvent> {
-    events.into_iter().next().flatten()
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

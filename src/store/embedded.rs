@@ -33,8 +33,9 @@ use self::reader::Reader;
 use self::tables::engine;
 use self::writer::Writer;
 use super::{Error, Group, Recovered, Store, StoredEvent, StoredTask};
-use crate::core::event::Event;
+use crate::core::event::{Event, TaskEvent};
 use crate::core::id::{Epoch, Seq, TaskId};
+use crate::core::task::Spec;
 
 /// Memory for pages of the file, and for those of the transaction that is being
 /// made. The largest group with its copied pages fits; the engine's own default
@@ -163,8 +164,16 @@ impl Store for Embedded {
         self.read(|reader| reader.tasks(ids))
     }
 
+    fn specs(&self, ids: &[TaskId]) -> Result<Vec<Option<Spec>>, Error> {
+        self.read(|reader| reader.specs(ids))
+    }
+
     fn events(&self, places: &[Seq]) -> Result<Vec<Option<StoredEvent>>, Error> {
         self.read(|reader| reader.events(places))
+    }
+
+    fn facts(&self, places: &[Seq]) -> Result<Vec<Option<TaskEvent>>, Error> {
+        self.read(|reader| reader.facts(places))
     }
 
     fn events_after(

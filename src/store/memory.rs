@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::{Error, Group, Recovered, Store, StoredEvent, StoredTask, Trim};
-use crate::core::event::{Entry, Event, KeyedBatch, LeaseNotes};
+use crate::core::event::{Entry, Event, KeyedBatch, LeaseNotes, TaskEvent};
 use crate::core::id::{Epoch, Seq, TaskId};
 use crate::core::task::{Holder, Spec};
 use crate::core::task_type::{TaskType, TypeId};
@@ -84,9 +84,20 @@ impl Store for Memory {
         Ok(ids.iter().map(task).collect())
     }
 
+    fn specs(&self, ids: &[TaskId]) -> Result<Vec<Option<Spec>>, Error> {
+        let contents = self.contents();
+        Ok(ids.iter().map(|id| contents.tasks.get(id).map(|(spec, _)| *spec)).collect())
+    }
+
     fn events(&self, places: &[Seq]) -> Result<Vec<Option<StoredEvent>>, Error> {
         let contents = self.contents();
         Ok(places.iter().map(|place| contents.events.get(place).cloned()).collect())
+    }
+
+    fn facts(&self, places: &[Seq]) -> Result<Vec<Option<TaskEvent>>, Error> {
+        let contents = self.contents();
+        let fact = |place| contents.events.get(place).map(|stored| stored.event.clone());
+        Ok(places.iter().map(fact).collect())
     }
 
     fn events_after(

@@ -60,12 +60,24 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// When a record is damaged or cannot be read.
     fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error>;
 
+    /// As [`Store::tasks`], without the payloads, which are not read.
+    ///
+    /// # Errors
+    /// When a record is damaged or cannot be read.
+    fn specs(&self, ids: &[TaskId]) -> Result<Vec<Option<Spec>>, Error>;
+
     /// Task events by their places, `None` for those that are not kept; in the
     /// order asked.
     ///
     /// # Errors
     /// When a record is damaged or cannot be read.
     fn events(&self, places: &[Seq]) -> Result<Vec<Option<StoredEvent>>, Error>;
+
+    /// As [`Store::events`], without the results, which are not read.
+    ///
+    /// # Errors
+    /// When a record is damaged or cannot be read.
+    fn facts(&self, places: &[Seq]) -> Result<Vec<Option<TaskEvent>>, Error>;
 
     /// The task events after a place, in order, at most `limit`, fewer where their
     /// results would exceed `bytes` (but at least one).

@@ -18,7 +18,8 @@ pub(super) struct List {
     /// Only tasks of this type
     #[arg(long = "type", value_name = "TYPE")]
     type_name: Option<String>,
-    /// At most this many; 0 for all
+    /// At most this many; 0 for all, of which text and json are printed at the end, ndjson
+    /// and id as they come
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
 }

@@ -191,14 +191,14 @@ impl Scheduler {
         let store = self.store.clone();
         let Some(inbox) = self.shared.inbox.upgrade() else { return };
         tokio::spawn(async move {
-            let read = tokio::task::spawn_blocking(move || store.events(&[place])).await;
+            let read = tokio::task::spawn_blocking(move || store.facts(&[place])).await;
             let event = match read {
                 Ok(Ok(events)) => events.into_iter().next().flatten(),
                 Ok(Err(error)) => return tracing::error!(%error, "cannot read an event"),
                 Err(error) => return tracing::error!(%error, "reading an event panicked"),
             };
             let answer = match event {
-                Some(stored) if settles(&stored.event, token) => v1::Answer::Duplicate,
+                Some(event) if settles(&event, token) => v1::Answer::Duplicate,
                 Some(_) => v1::Answer::Fenced,
                 None => v1::Answer::Unknown,
             };

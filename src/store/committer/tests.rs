@@ -1,8 +1,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::core::event::Event;
+use crate::core::event::{Event, TaskEvent};
 use crate::core::id::{Epoch, Seq, TaskId};
+use crate::core::task::Spec;
 use crate::store::conformance::samples::{group, submitted};
 use crate::store::{Memory, Recovered, StoredEvent, StoredTask};
 
@@ -43,6 +44,14 @@ impl Store for Failing {
 
     fn events(&self, places: &[Seq]) -> Result<Vec<Option<StoredEvent>>, Error> {
         self.memory.events(places)
+    }
+
+    fn specs(&self, ids: &[TaskId]) -> Result<Vec<Option<Spec>>, Error> {
+        self.memory.specs(ids)
+    }
+
+    fn facts(&self, places: &[Seq]) -> Result<Vec<Option<TaskEvent>>, Error> {
+        self.memory.facts(places)
     }
 
     fn events_after(

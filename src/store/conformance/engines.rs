@@ -114,11 +114,16 @@ pub(in crate::store) fn dump(store: &dyn Store) -> Dump {
     let ids: Vec<TaskId> =
         recovered.last_id.map_or(vec![], |last| (0..=last.0).map(TaskId).collect());
     let places: Vec<Seq> = (1..=recovered.last_seq.0).map(Seq).collect();
+    let (tasks, events) = (store.tasks(&ids).unwrap(), store.events(&places).unwrap());
+    let specs = tasks.iter().map(|task| task.as_ref().map(|task| task.spec));
+    assert!(store.specs(&ids).unwrap().into_iter().eq(specs), "the same without payloads");
+    let facts = events.iter().map(|stored| stored.as_ref().map(|stored| stored.event.clone()));
+    assert!(store.facts(&places).unwrap().into_iter().eq(facts), "the same without results");
     Dump {
         scanned,
         recovered,
-        tasks: store.tasks(&ids).unwrap(),
-        events: store.events(&places).unwrap(),
+        tasks,
+        events,
         after: store.events_after(Seq(0), usize::MAX, usize::MAX).unwrap(),
     }
 }

@@ -90,6 +90,16 @@ impl Reader {
         ids.iter().map(task).collect()
     }
 
+    /// See [`crate::store::Store::specs`].
+    pub(super) fn specs(&self, ids: &[TaskId]) -> Result<Vec<Option<Spec>>, Error> {
+        self.values(Table::Tasks, ids.iter().map(|id| id.0))
+    }
+
+    /// See [`crate::store::Store::facts`].
+    pub(super) fn facts(&self, places: &[Seq]) -> Result<Vec<Option<TaskEvent>>, Error> {
+        self.values(Table::Events, places.iter().map(|place| place.0))
+    }
+
     /// See [`crate::store::Store::events`].
     pub(super) fn events(&self, places: &[Seq]) -> Result<Vec<Option<StoredEvent>>, Error> {
         let events = self.open::<u64>(Table::Events)?;
@@ -155,6 +165,20 @@ impl Reader {
             visit(key, record::row::<T>(table, key.into(), row.value())?.value)?;
         }
         Ok(())
+    }
+
+    /// Rows of a table, without the bytes that belong to them.
+    fn values<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        keys: impl Iterator<Item = u64>,
+    ) -> Result<Vec<Option<T>>, Error> {
+        let rows = self.open::<u64>(table)?;
+        let value = |key: u64| match rows.get(key).map_err(engine)? {
+            Some(row) => Ok(Some(record::row(table, key.into(), row.value())?.value)),
+            None => Ok(None),
+        };
+        keys.map(value).collect()
     }
 
     fn meta(&self, name: &'static str) -> Result<Option<u64>, Error> {

@@ -1,11 +1,16 @@
 //! Wishes of people: cancel, retry, wait, list.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+
 use super::world::{World, hello, soon, task};
 use crate::core::id::TaskId;
 use crate::core::queue::Standing;
 use crate::core::task::{Reason, Status};
+use crate::dispatcher::answers::{self, Asked, Wanted};
 use crate::dispatcher::scheduler::{Again, Listing, Message};
-use crate::wire::v1;
+use crate::wire::v1::{self, found::Answer};
 
 #[tokio::test]
 async fn a_pending_task_is_cancelled_at_once_and_never_sent() {
@@ -107,4 +112,27 @@ async fn tasks_are_listed_by_how_they_stand_newest_first() {
     assert_eq!(list(Some(Status::Cancelled), 9).await, [5]);
     assert_eq!(list(None, 9).await, [6, 5, 4, 3, 2, 1]);
     assert_eq!(list(None, 2).await, [6, 5]);
+}
+
+#[tokio::test]
+async fn payloads_and_results_that_nobody_wants_are_not_read() {
+    let world = World::new().await;
+    let mut worker = world.join(hello("w", 1)).await;
+    world.submit(vec![task(); 3]).await;
+    let ended = worker.assignment().await;
+    worker.complete(&ended).await;
+    worker.answer().await;
+    let story = async |bytes| {
+        let snapshots = world.look(&[1, 2, 3]).await.into_iter();
+        let asked = snapshots.map(|snapshot| Asked { snapshot, ended: None }).collect();
+        let (store, types) = (Arc::new(world.store.clone()), world.handle.types());
+        let wanted = Wanted { payload: bytes, result: bytes, story: true };
+        let found = answers::found(store, types, asked, wanted).await.unwrap();
+        let Some(Answer::Task(ended)) = found[0].answer.clone() else { panic!("{found:?}") };
+        (ended.payload, ended.result, ended.story.len(), found.len())
+    };
+    assert_eq!(story(false).await, (Bytes::new(), None, 1, 3));
+    assert_eq!((world.store.reads().len(), world.store.results()), (0, 0));
+    assert_eq!(story(true).await, ("text".into(), Some("done".into()), 1, 3));
+    assert_eq!((world.store.reads().len(), world.store.results()), (3, 1));
 }

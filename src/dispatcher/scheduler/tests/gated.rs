@@ -5,8 +5,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use tokio::sync::watch;
 
 use super::world::{PATIENCE, soon};
-use crate::core::event::Event;
+use crate::core::event::{Event, TaskEvent};
 use crate::core::id::{Epoch, Seq, TaskId};
+use crate::core::task::Spec;
 use crate::store::{self, Group, Memory, Recovered, Store, StoredEvent, StoredTask};
 
 /// See the module.
@@ -25,6 +26,8 @@ struct Gate {
     /// Reads of tasks.
     reads: Mutex<Vec<Vec<TaskId>>>,
     groups: Mutex<Vec<Group>>,
+    /// Reads of events with their results.
+    results: Mutex<usize>,
     /// Reads of events in order.
     walks: Mutex<usize>,
 }
@@ -44,6 +47,7 @@ impl Gated {
             waiting: watch::Sender::new(0),
             reads: Mutex::default(),
             groups: Mutex::default(),
+            results: Mutex::default(),
             walks: Mutex::default(),
         };
         Self { memory, gate: Arc::new(gate) }
@@ -73,6 +77,11 @@ impl Gated {
     /// The ids of each read of tasks so far.
     pub(super) fn reads(&self) -> Vec<Vec<TaskId>> {
         self.gate.reads.lock().unwrap().clone()
+    }
+
+    /// How often events were read with their results.
+    pub(super) fn results(&self) -> usize {
+        *self.gate.results.lock().unwrap()
     }
 
     /// How often events were read in order.
@@ -130,7 +139,16 @@ impl Store for Gated {
     }
 
     fn events(&self, places: &[Seq]) -> Result<Vec<Option<StoredEvent>>, store::Error> {
+        *self.gate.results.lock().unwrap() += 1;
         self.memory.events(places)
+    }
+
+    fn specs(&self, ids: &[TaskId]) -> Result<Vec<Option<Spec>>, store::Error> {
+        self.memory.specs(ids)
+    }
+
+    fn facts(&self, places: &[Seq]) -> Result<Vec<Option<TaskEvent>>, store::Error> {
+        self.memory.facts(places)
     }
 
     fn events_after(

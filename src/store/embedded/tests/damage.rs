@@ -96,8 +96,8 @@ fn a_damaged_record_is_named_and_the_others_are_read() {
         let mut row = tasks.remove(17).unwrap().unwrap().value().to_vec();
         row[5] ^= 1;
         tasks.insert(17, row.as_slice()).unwrap();
-        let payloads = redb::TableDefinition::<u64, &[u8]>::new("payloads");
         // Task 40 has 280 bytes of payload.
+        let payloads = redb::TableDefinition::<u64, &[u8]>::new("payloads");
         transaction.open_table(payloads).unwrap().remove(40).unwrap().unwrap();
         drop(tasks);
         transaction.commit().unwrap();
@@ -109,5 +109,7 @@ fn a_damaged_record_is_named_and_the_others_are_read() {
     };
     named(store.tasks(&[TaskId(17)]).unwrap_err(), "record 17 of table tasks");
     named(store.scan(&mut |_| {}).unwrap_err(), "record 17 of table tasks");
+    named(store.specs(&[TaskId(17)]).unwrap_err(), "record 17 of table tasks");
     named(store.tasks(&[TaskId(40)]).unwrap_err(), "record 40 of table payloads");
+    assert!(store.specs(&[TaskId(40)]).unwrap()[0].is_some(), "a payload that nobody asks for");
 }
