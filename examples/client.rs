@@ -9,8 +9,7 @@ use taskgrid::client::Client;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), taskgrid::client::Error> {
     let client = Client::connect("http://127.0.0.1:50052")?;
-    let id = client.send_task("sum", "[1,2,3]").await?;
-    let result = client.request_result(id).await?;
-    println!("task {id}: {}", String::from_utf8_lossy(&result));
+    let result = client.run_task("sum", "[1,2,3]").await?;
+    println!("{}", String::from_utf8_lossy(&result));
     Ok(())
 }

@@ -72,6 +72,20 @@ async fn pending_and_running_tasks_can_be_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_tells_how_its_tasks_ended_and_how_those_stand_that_have_not() {
+    let grid = Running::start(Storage::Memory).await;
+    assert_eq!(grid.client.run_task("sum", "[1,2,3]").await.unwrap(), "6");
+    let failed = grid.client.run_task("wait", "soon").await.unwrap_err();
+    assert!(matches!(failed, Error::WrongInput { .. }), "{failed}");
+    let tasks = [Task::new("wait", "60"), Task::new("upper", "a")];
+    let wait = Duration::from_millis(500);
+    let run = grid.client.run(&tasks, &SubmitOptions::default(), wait).await.unwrap();
+    assert_eq!(statuses(run.found), [Status::Running, Status::Completed]);
+    grid.client.cancel(&run.receipt.ids).await.unwrap();
+    grid.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_key_gives_the_same_tasks_and_other_tasks_a_conflict() {
     let grid = Running::start(Storage::Memory).await;
     let options = SubmitOptions { key: Some("mine".into()), ..SubmitOptions::default() };

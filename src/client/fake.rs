@@ -239,13 +239,20 @@ impl Dispatcher for Service {
         let known = script.keys.get(&request.key).cloned();
         let duplicate = known.is_some();
         let ids = known.unwrap_or_else(|| script.store(&request));
-        script.keys.insert(request.key, ids.clone());
+        script.keys.insert(request.key.clone(), ids.clone());
         self.events.send_replace(script.events.len());
         if let Some(status) = script.lose_answers.pop_front() {
             return Err(status);
         }
         let timestamp_created = (!duplicate).then_some(CREATED);
-        Ok(Response::new(v1::SubmitResponse { ids, cursor, duplicate, timestamp_created }))
+        let waited = if request.wait_ms > 0 { ids.clone() } else { Vec::new() };
+        let mut found: Vec<_> = waited.into_iter().map(|id| script.found(id)).collect();
+        for found in &mut found {
+            if let Some(v1::found::Answer::Task(task)) = &mut found.answer {
+                task.payload = Bytes::new();
+            }
+        }
+        Ok(Response::new(v1::SubmitResponse { ids, cursor, duplicate, timestamp_created, found }))
     }
 
     async fn get(

@@ -6,6 +6,8 @@
 //!
 //! # async fn example() -> Result<(), taskgrid::client::Error> {
 //! let client = Client::connect("http://127.0.0.1:50052")?;
+//! assert_eq!(client.run_task("sum", "[1,2,3]").await?, "6");
+//! // The same in two steps.
 //! let id = client.send_task("sum", "[1,2,3]").await?;
 //! assert_eq!(client.request_result(id).await?, "6");
 //!
@@ -60,6 +62,10 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 const WAITS_AT_ONCE: usize = 100;
 /// One call of a longer wait: short enough to outlive impatient proxies between.
 const WAIT_SLICE: Duration = Duration::from_secs(60);
+/// How long a submit waits for its tasks by itself: a short task is answered by that one
+/// call, and of a longer one the caller has the receipt soon.
+const SUBMIT_WAIT: Duration = Duration::from_millis(250);
+
 /// A client of one dispatcher. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -102,6 +108,15 @@ pub struct Receipt {
     pub duplicate: bool,
     /// When the tasks were accepted; `None` for a duplicate.
     pub timestamp_created: Option<Timestamp>,
+}
+
+/// A batch was run. See [`Client::run`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// It is stored.
+    pub receipt: Receipt,
+    /// How its tasks stand, in the order of the batch, without their payloads.
+    pub found: Vec<Found>,
 }
 
 /// What to bring with the tasks. See [`Client::get`].
@@ -189,6 +204,23 @@ impl Client {
         receipt.ids.first().copied().ok_or_else(|| miscounted(1, 0))
     }
 
+    /// Submits one task, waits until it has ended, for as long as it takes, and gives its
+    /// result: [`Client::send_task`] and [`Client::request_result`], in one call if the task
+    /// is a short one.
+    ///
+    /// # Errors
+    /// As [`Client::submit`] and [`Client::request_result`].
+    pub async fn run_task(
+        &self,
+        type_name: &str,
+        payload: impl Into<Bytes>,
+    ) -> Result<Bytes, Error> {
+        let tasks = [Task::new(type_name, payload)];
+        let run = self.run(&tasks, &SubmitOptions::default(), Duration::MAX).await?;
+        let found = run.found.into_iter().next().ok_or_else(|| miscounted(1, 0))?;
+        found.into_task()?.into_result(Duration::MAX)
+    }
+
     /// Waits until a task has ended, for as long as it takes, and gives its result.
     ///
     /// # Errors
@@ -204,13 +236,7 @@ impl Client {
     /// Also [`Error::TimedOut`]; the task goes on.
     pub async fn request_result_within(&self, id: TaskId, wait: Duration) -> Result<Bytes, Error> {
         let options = GetOptions { wait, omit_payload: true, story: false };
-        let mut task = self.get_one(id, options).await?;
-        match task.status {
-            Status::Completed => Ok(task.result.take().unwrap_or_default()),
-            Status::Failed => Err(Error::TaskFailed(Box::new(task))),
-            Status::Cancelled => Err(Error::TaskCancelled(Box::new(task))),
-            Status::Pending | Status::Running => Err(Error::TimedOut { id, waited: wait }),
-        }
+        self.get_one(id, options).await?.into_result(wait)
     }
 
     /// Stores a batch of 1 to 10,000 tasks, whole or not at all. The receipt means
@@ -222,6 +248,46 @@ impl Client {
     /// [`Error::Unreachable`], [`Error::NotReady`]: unknown; only a key of the caller's
     /// own finds out.
     pub async fn submit(&self, tasks: &[Task], options: &SubmitOptions) -> Result<Receipt, Error> {
+        let answer = self.submit_once(&self.shared.calls, tasks, options, Duration::ZERO).await?;
+        Ok(receipt(answer).0)
+    }
+
+    /// Stores a batch, and waits until all of its tasks have ended, but not longer than
+    /// `wait`. There is no receipt before all of this is over; [`Client::submit`] and
+    /// [`Client::get`] are the same in two steps.
+    ///
+    /// # Errors
+    /// As [`Client::submit`].
+    pub async fn run(
+        &self,
+        tasks: &[Task],
+        options: &SubmitOptions,
+        wait: Duration,
+    ) -> Result<Run, Error> {
+        let deadline = Instant::now().checked_add(wait);
+        let at_first =
+            if tasks.len() > limits::IDS { Duration::ZERO } else { wait.min(SUBMIT_WAIT) };
+        let permit = self.shared.waiting.acquire().await;
+        let answer = self.submit_once(&self.shared.waits, tasks, options, at_first).await?;
+        drop(permit);
+        let (receipt, mut found) = receipt(answer);
+        if found.len() != tasks.len() || !found.iter().all(has_ended) {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let wait = left.unwrap_or(Duration::MAX);
+            let options = GetOptions { wait, omit_payload: true, story: false };
+            return Ok(Run { found: self.get(&receipt.ids, options).await?, receipt });
+        }
+        let found = found.drain(..).map(Found::try_from).collect::<Result<_, _>>()?;
+        Ok(Run { receipt, found })
+    }
+
+    async fn submit_once(
+        &self,
+        connection: &Connection,
+        tasks: &[Task],
+        options: &SubmitOptions,
+        wait: Duration,
+    ) -> Result<v1::SubmitResponse, Error> {
         let (key, scope) = match &options.key {
             Some(key) => (key.clone(), v1::KeyScope::Caller),
             None => (random_key(), v1::KeyScope::Call),
@@ -232,20 +298,16 @@ impl Client {
                 key: key.clone(),
                 key_scope: scope.into(),
                 group: options.group,
+                wait_ms: millis(wait),
             };
-            let mut calls = self.shared.calls.clone();
+            let mut calls = connection.clone();
             async move { calls.submit(request).await }
         };
         let answer = self.persist(call).await?;
         if answer.ids.len() != tasks.len() {
             return Err(miscounted(tasks.len(), answer.ids.len()));
         }
-        Ok(Receipt {
-            ids: answer.ids.into_iter().map(TaskId).collect(),
-            cursor: answer.cursor,
-            duplicate: answer.duplicate,
-            timestamp_created: answer.timestamp_created.map(task::moment),
-        })
+        Ok(answer)
     }
 
     /// One task with the story of its attempts.
@@ -420,6 +482,16 @@ impl Client {
     {
         call::persist(&self.shared.url, self.patience, call).await
     }
+}
+
+fn receipt(answer: v1::SubmitResponse) -> (Receipt, Vec<v1::Found>) {
+    let receipt = Receipt {
+        ids: answer.ids.into_iter().map(TaskId).collect(),
+        cursor: answer.cursor,
+        duplicate: answer.duplicate,
+        timestamp_created: answer.timestamp_created.map(task::moment),
+    };
+    (receipt, answer.found)
 }
 
 fn random_key() -> Bytes {

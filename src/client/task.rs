@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::Error;
 use crate::core::id::{TaskId, Timestamp, millis};
 use crate::core::task::{Reason, Status};
 use crate::wire::{self, Malformed, v1};
@@ -180,11 +181,23 @@ impl Found {
     }
 
     /// The task, or the error that says why there is none.
-    pub fn into_task(self) -> Result<TaskView, super::Error> {
+    pub fn into_task(self) -> Result<TaskView, Error> {
         match self {
             Self::Task(task) => Ok(*task),
-            Self::Expired(id) => Err(super::Error::Expired { id }),
-            Self::NotFound(id) => Err(super::Error::NotFound { id }),
+            Self::Expired(id) => Err(Error::Expired { id }),
+            Self::NotFound(id) => Err(Error::NotFound { id }),
+        }
+    }
+}
+
+impl TaskView {
+    /// Its result, or the error that says why there is none after a wait of `waited`.
+    pub(crate) fn into_result(self, waited: Duration) -> Result<Bytes, Error> {
+        match self.status {
+            Status::Completed => Ok(self.result.unwrap_or_default()),
+            Status::Failed => Err(Error::TaskFailed(Box::new(self))),
+            Status::Cancelled => Err(Error::TaskCancelled(Box::new(self))),
+            Status::Pending | Status::Running => Err(Error::TimedOut { id: self.id, waited }),
         }
     }
 }

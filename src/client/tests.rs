@@ -76,6 +76,38 @@ async fn patience_ends_with_the_last_problem() {
 }
 
 #[tokio::test]
+async fn short_tasks_are_run_in_one_call_and_longer_ones_asked_for() {
+    let fake = Fake::start();
+    let client = fake.client();
+    assert_eq!(client.run_task("echo", "hello").await.unwrap(), "hello!");
+    let failed = client.run_task("fail", "hello").await.unwrap_err();
+    assert!(matches!(failed, Error::TaskFailed(task) if task.error == "no way"));
+    assert_eq!(fake.script().submits.len(), 2);
+    assert_eq!(fake.script().gets, 0);
+    let tasks = [Task::new("echo", "a"), Task::new("hang", "b")];
+    let run =
+        client.run(&tasks, &SubmitOptions::default(), Duration::from_millis(1)).await.unwrap();
+    let asked = fake.script().gets;
+    assert!(asked > 0, "the answer came before the wait was over");
+    let statuses: Vec<Status> =
+        run.found.into_iter().map(|found| found.into_task().unwrap().status).collect();
+    assert_eq!(statuses, [Status::Completed, Status::Pending]);
+    fake.script().lose_answers = [Answer::unavailable("restarting")].into();
+    let run = client.run(&tasks[..1], &SubmitOptions::default(), LONG).await.unwrap();
+    assert!(run.receipt.duplicate);
+    assert_eq!(fake.script().gets, asked);
+}
+
+#[tokio::test]
+async fn more_tasks_than_one_call_waits_for_are_run_too() {
+    let fake = Fake::start();
+    let tasks = vec![Task::new("echo", "a"); 1_001];
+    let run = fake.client().run(&tasks, &SubmitOptions::default(), LONG).await.unwrap();
+    assert_eq!(run.found.iter().map(Found::id).collect::<Vec<_>>(), run.receipt.ids);
+    assert_eq!(fake.script().submits.remove(0).wait_ms, 0);
+}
+
+#[tokio::test]
 async fn answers_that_stop_early_are_completed() {
     let fake = Fake::start();
     let client = fake.client();

@@ -15,8 +15,8 @@ pub const WATCH_IDS: usize = 10_000;
 pub const ANSWER_BYTES: usize = 4 << 20;
 /// Tasks on one page of List.
 pub const PAGE: usize = 1_000;
-/// The longest wait of one Get: within the patience of proxies between.
-pub const GET_WAIT: Duration = Duration::from_secs(600);
+/// The longest wait of one call: within the patience of proxies between.
+pub const WAIT: Duration = Duration::from_secs(600);
 
 /// The largest payload, and the largest result, unless configured.
 pub const PAYLOAD_BYTES: u64 = 4 << 20;

@@ -24,6 +24,8 @@ pub(crate) struct Batch {
     pub(crate) key: Option<Key>,
     /// Bytes of all payloads.
     pub(crate) bytes: u64,
+    /// How long the caller waits for the tasks to end; zero if it only wants a receipt.
+    pub(crate) wait: Duration,
 }
 
 /// One task before its acceptance.
@@ -67,6 +69,8 @@ pub(crate) struct Admission<'a> {
 impl Admission<'_> {
     /// Parses a request.
     pub(crate) fn parse(&self, mut request: v1::SubmitRequest) -> Result<Batch, Status> {
+        // How long the caller waits is no part of what its key stands for.
+        let wait = Duration::from_millis(std::mem::take(&mut request.wait_ms)).min(limits::WAIT);
         let key = parse_key(&mut request)?;
         let count = request.tasks.len();
         if count == 0 {
@@ -75,6 +79,10 @@ impl Admission<'_> {
         if count > limits::BATCH_TASKS {
             let problem = format!("{count} tasks; a batch has at most {}", limits::BATCH_TASKS);
             return Err(Malformed::new("tasks", problem).into());
+        }
+        if !wait.is_zero() && count > limits::IDS {
+            let problem = format!("{count} tasks; at most {} can be waited for", limits::IDS);
+            return Err(Malformed::new("wait_ms", problem).into());
         }
         let mut known: Option<(String, TypeId)> = None;
         let mut bytes = 0;
@@ -91,7 +99,7 @@ impl Admission<'_> {
             drafts.push(draft);
             known = Some((task.r#type, type_id));
         }
-        Ok(Batch { drafts, key, bytes })
+        Ok(Batch { drafts, key, bytes, wait })
     }
 
     fn find_type(&self, name: &str, place: usize) -> Result<TypeId, Status> {

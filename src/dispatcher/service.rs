@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use super::answers::{self, Asked, Wanted, first};
 use super::batch::Admission;
 use super::numbers::Numbers;
-use super::scheduler::{Again, Gone, Handle, Listing, Message, Refusal, Snapshot};
+use super::scheduler::{Again, Gone, Handle, Listing, Message, Refusal, Snapshot, Stored};
 use super::watch::{Cursors, MESSAGES, Watcher};
 use crate::core::id::{Seq, TaskId};
 use crate::core::limits;
@@ -47,13 +47,18 @@ impl Dispatcher for Service {
         let complete = self.view.borrow().complete;
         let admission = Admission { types: &types, complete, max_payload: self.max_payload };
         let batch = admission.parse(request.into_inner())?;
-        let receipt = self.handle.ask(|reply| Message::Submit { batch, reply }).await??;
+        let wait = batch.wait;
+        let stored = self.handle.ask(|reply| Message::Submit { batch, reply }).await??;
+        let Stored { receipt, tasks } = stored;
+        let asked = self.until_ended(tasks, wait).await?;
+        let wanted = Wanted { payload: false, result: true, story: false };
         let ids = (0..u64::from(receipt.count)).map(|step| receipt.first.plus(step).0);
         Ok(Response::new(v1::SubmitResponse {
             ids: ids.collect(),
             cursor: self.cursors.encode(receipt.cursor),
             duplicate: receipt.created.is_none(),
             timestamp_created: receipt.created.map(answers::time),
+            found: self.found(asked, wanted).await?,
         }))
     }
 
@@ -63,7 +68,7 @@ impl Dispatcher for Service {
     ) -> Result<Response<v1::GetResponse>, Status> {
         let request = request.into_inner();
         let ids = parse_ids(&request.ids)?;
-        let wait = Duration::from_millis(request.wait_ms).min(limits::GET_WAIT);
+        let wait = Duration::from_millis(request.wait_ms).min(limits::WAIT);
         let asked = self.look(ids, wait).await?;
         let wanted = Wanted { payload: !request.omit_payload, result: true, story: request.story };
         let found = self.found(asked, wanted).await?;
@@ -133,19 +138,44 @@ impl Dispatcher for Service {
 impl Service {
     /// How tasks stand, once all of them have ended or `wait` has passed.
     async fn look(&self, ids: Vec<TaskId>, wait: Duration) -> Result<Vec<Asked>, Status> {
-        let deadline = Instant::now() + wait;
         let question = |reply| Message::Look { ids, wait: !wait.is_zero(), reply };
         let snapshots = self.handle.ask(question).await?;
+        self.until_ended(snapshots, wait).await
+    }
+
+    /// The same tasks, once all of them have ended or `wait` has passed.
+    async fn until_ended(
+        &self,
+        snapshots: Vec<Snapshot>,
+        wait: Duration,
+    ) -> Result<Vec<Asked>, Status> {
+        let deadline = Instant::now() + wait;
         let mut asked = Vec::with_capacity(snapshots.len());
+        let mut open = Vec::new();
         for mut snapshot in snapshots {
-            let ended = match snapshot.ends.take() {
-                None => None,
-                Some(ends) => tokio::select! {
-                    ended = tokio::time::timeout_at(deadline, ends) => ended.ok().and_then(Result::ok),
-                    () = self.shutdown.begun() => return Err(Gone.into()),
-                },
+            let Some(ends) = snapshot.ends.take() else {
+                asked.push(Asked { snapshot, ended: None });
+                continue;
             };
+            let ended = tokio::select! {
+                ended = tokio::time::timeout_at(deadline, ends) => ended.ok().and_then(Result::ok),
+                () = self.shutdown.begun() => return Err(Gone.into()),
+            };
+            if ended.is_none() {
+                open.push(snapshot.id);
+            }
             asked.push(Asked { snapshot, ended });
+        }
+        if open.is_empty() {
+            return Ok(asked);
+        }
+        // Meanwhile they may have begun.
+        let question = |reply| Message::Look { ids: open, wait: false, reply };
+        let mut now = self.handle.ask(question).await?.into_iter().peekable();
+        for asked in &mut asked {
+            if let Some(snapshot) = now.next_if(|now| now.id == asked.snapshot.id) {
+                asked.snapshot = snapshot;
+            }
         }
         Ok(asked)
     }

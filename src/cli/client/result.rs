@@ -7,9 +7,7 @@ use clap::Args;
 use super::super::exit::{Exit, Failure};
 use super::super::output::{self, Format};
 use super::{Ids, note, print_tasks, tasks};
-use crate::client::{Client, Error, GetOptions, TaskView};
-use crate::core::id::TaskId;
-use crate::core::task::Status;
+use crate::client::{Client, Found, GetOptions};
 
 /// A wait without an end.
 pub(super) const UNLIMITED: Duration = Duration::MAX;
@@ -29,45 +27,32 @@ pub(super) struct ResultOf {
 impl ResultOf {
     pub(super) async fn run(self, client: &Client, format: Format) -> Result<Exit, Failure> {
         let wait = self.wait.map_or(UNLIMITED, Into::into);
-        print_results(client, &self.ids.list(), wait, format).await
+        let omit_payload = matches!(format, Format::Text | Format::Id);
+        let options = GetOptions { wait, omit_payload, story: false };
+        print_ended(client.get(&self.ids.list(), options).await?, wait, format)
     }
 }
 
-/// Waits for all of them and prints them in their order. What has no result is
-/// complained about, and stops no other. With one task alone, its failure is the
-/// command's, hint and all.
-pub(super) async fn print_results(
-    client: &Client,
-    ids: &[TaskId],
-    wait: Duration,
+/// Prints tasks that were waited for. What has no result is complained about, and stops
+/// no other. With one task alone, its failure is the command's, hint and all.
+pub(super) fn print_ended(
+    found: Vec<Found>,
+    waited: Duration,
     format: Format,
 ) -> Result<Exit, Failure> {
-    let omit_payload = matches!(format, Format::Text | Format::Id);
-    let options = GetOptions { wait, omit_payload, story: false };
-    let single = ids.len() == 1;
+    let single = found.len() == 1;
     let mut exit = Exit::Done;
-    let tasks = tasks(client.get(ids, options).await?, &mut exit);
+    let tasks = tasks(found, &mut exit);
     if format != Format::Text {
         print_tasks(&tasks, format, single)?;
     }
     for task in tasks {
-        match outcome(task, wait) {
-            Ok(task) if format == Format::Text => {
-                output::print_result(task.result.as_deref().unwrap_or_default())?;
-            }
+        match task.into_result(waited) {
+            Ok(result) if format == Format::Text => output::print_result(&result)?,
             Ok(_) => {}
             Err(error) if single => return Err(error.into()),
             Err(error) => note(&error.into(), &mut exit),
         }
     }
     Ok(exit)
-}
-
-fn outcome(task: TaskView, waited: Duration) -> Result<TaskView, Error> {
-    match task.status {
-        Status::Completed => Ok(task),
-        Status::Failed => Err(Error::TaskFailed(Box::new(task))),
-        Status::Cancelled => Err(Error::TaskCancelled(Box::new(task))),
-        Status::Pending | Status::Running => Err(Error::TimedOut { id: task.id, waited }),
-    }
 }

@@ -1,5 +1,7 @@
 //! `taskgrid client send`: one task, and its result.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use clap::Args;
 use serde::Serialize;
@@ -9,8 +11,12 @@ use super::super::flags::TaskFlags;
 use super::super::output::{self, Farewell, Format};
 use super::super::payload;
 use super::result::{self, UNLIMITED};
-use crate::client::{Client, SubmitOptions, Task};
+use crate::client::{Client, Found, GetOptions, SubmitOptions, Task};
 use crate::core::id::TaskId;
+
+/// A task that takes no longer is sent and answered in one call; of any other the id is
+/// known by then, for whoever does not want to wait.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
 
 /// Send one task, wait for it, and print its result
 #[derive(Debug, Args)]
@@ -51,18 +57,32 @@ impl Send {
             .map_err(|bug| Failure::new(Exit::Internal, bug))??;
         let task = self.task.apply(Task::new(self.type_name, payload));
         let options = SubmitOptions { key: self.key.map(Bytes::from), group: 0 };
-        let receipt = client.submit(&[task], &options).await?;
-        let Some(&id) = receipt.ids.first() else {
-            return Err(Failure::new(Exit::Internal, "the receipt names no task"));
-        };
         if self.detach {
-            print_id(id, format)?;
+            let receipt = client.submit(&[task], &options).await?;
+            for id in receipt.ids {
+                print_id(id, format)?;
+            }
             return Ok(Exit::Done);
         }
         let wait = self.wait_for.map_or(UNLIMITED, Into::into);
+        let began = Instant::now();
+        let payload = task.payload().clone();
+        let mut run = client.run(&[task], &options, wait.min(FIRST_WAIT)).await?;
+        let Some(Found::Task(sent)) = run.found.first_mut() else {
+            return result::print_ended(run.found, wait, format);
+        };
+        if sent.status.is_terminal() {
+            sent.payload = payload;
+            return result::print_ended(run.found, wait, format);
+        }
+        let id = sent.id;
+        let omit_payload = matches!(format, Format::Text | Format::Id);
+        let left = wait.saturating_sub(began.elapsed());
         let farewell = Farewell::new(format!("task {id} goes on: taskgrid client result {id}"));
-        let printed = result::print_results(client, &[id], wait, format).await;
+        let ended = client.get(&[id], GetOptions { wait: left, omit_payload, story: false }).await;
         farewell.unsaid();
+        let printed = ended.map_err(Failure::from);
+        let printed = printed.and_then(|found| result::print_ended(found, wait, format));
         printed.map_err(|failure| with_id(failure, id))
     }
 }

@@ -59,7 +59,7 @@ fn an_unknown_type_is_refused_once_all_workers_are_known_and_put_off_before() {
 }
 
 #[test]
-fn a_keys_digest_tells_other_tasks_and_groups_but_not_scopes() {
+fn a_keys_digest_tells_other_tasks_and_groups_but_not_scopes_and_waits() {
     let digest = |change: fn(&mut v1::SubmitRequest)| {
         let mut request = request(vec![task("hash", b"a")]);
         request.key = "key".into();
@@ -70,8 +70,24 @@ fn a_keys_digest_tells_other_tasks_and_groups_but_not_scopes() {
     };
     let plain = digest(|_| {});
     assert_eq!(plain, digest(|r| r.set_key_scope(v1::KeyScope::Caller)));
+    assert_eq!(plain, digest(|r| r.wait_ms = 1_000));
     assert_ne!(plain, digest(|r| r.group = 1));
     assert_ne!(plain, digest(|r| r.tasks[0].payload = "b".into()));
+}
+
+#[test]
+fn a_wait_is_bounded_and_for_as_many_tasks_as_a_look() {
+    let parse = |count, wait_ms| {
+        let types = types();
+        let admission = Admission { types: &types, complete: true, max_payload: 100 };
+        let request = request(vec![task("hash", b"a"); count]);
+        admission.parse(v1::SubmitRequest { wait_ms, ..request }).map(|batch| batch.wait)
+    };
+    assert_eq!(parse(1_000, u64::MAX).unwrap(), limits::WAIT);
+    assert_eq!(parse(1_001, 0).unwrap(), Duration::ZERO);
+    let refused = parse(1_001, 1).unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("wait_ms"), "{refused}");
 }
 
 #[test]

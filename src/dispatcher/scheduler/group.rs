@@ -1,14 +1,15 @@
 //! Groups: what becomes durable together, and what happens once it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::message::{Ended, Receipt, Refusal, Snapshot};
+use super::message::{Ended, Refusal, Snapshot, Stored};
 use super::{Message, Scheduler};
 use crate::core::event::{Entry, Event, TaskEvent};
-use crate::core::id::{Seq, TaskId, Token};
+use crate::core::id::{Seq, TaskId, Timestamp, Token};
 use crate::core::placement::Member;
 use crate::core::task::{Change, Outcome, Reason};
 use crate::store::{self, Group};
@@ -17,6 +18,11 @@ use crate::wire::v1;
 /// Payloads and results of a group beyond this are not kept for watchers: they read
 /// results from the store, so that a slow watcher holds no memory.
 const WATCHED_BYTES: usize = 1 << 20;
+
+/// How long a group in which nothing but tasks are whose callers wait for their ends
+/// is left open, so that it takes their outcomes in: of a short task both are then one
+/// commit. Its callers have no receipt until then, and nobody else waits for it.
+const UNHURRIED: Duration = Duration::from_millis(2);
 
 /// The group that fills.
 #[derive(Debug, Default)]
@@ -31,11 +37,42 @@ pub(super) struct Open {
     pub(super) stores_to: Option<TaskId>,
     /// The greatest place that this group trims.
     pub(super) trims_to: Option<Seq>,
+    /// What is in it of callers that wait, and when it is to be committed even so.
+    unhurried: Option<(Length, Timestamp)>,
+}
+
+/// How much is in the open group.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Length {
+    entries: usize,
+    effects: usize,
 }
 
 impl Open {
     pub(super) fn is_empty(&self) -> bool {
         self.group.is_empty() && self.effects.is_empty()
+    }
+
+    pub(super) fn length(&self) -> Length {
+        Length { entries: self.group.entries.len(), effects: self.effects.len() }
+    }
+
+    /// What was added since `before` is in no hurry.
+    pub(super) fn leave_time(&mut self, before: Length, now: Timestamp) {
+        let due = match self.unhurried {
+            _ if before == self.length() => return,
+            Some((length, due)) if length == before => due,
+            None if before == Length::default() => now.plus(UNHURRIED),
+            _ => return,
+        };
+        self.unhurried = Some((self.length(), due));
+    }
+
+    /// Until when the group may stay open, if nobody waits for its commit.
+    pub(super) fn unhurried_until(&self) -> Option<Timestamp> {
+        let (length, due) = self.unhurried?;
+        let hurries = length != self.length() || self.ids_end.is_some();
+        (!hurries).then_some(due)
     }
 }
 
@@ -50,7 +87,7 @@ pub(super) struct InFlight {
 #[derive(Debug)]
 pub(super) enum Effect {
     /// A batch is stored.
-    Receipt(oneshot::Sender<Result<Receipt, Refusal>>, Result<Receipt, Refusal>),
+    Receipt(oneshot::Sender<Result<Stored, Refusal>>, Result<Stored, Refusal>),
     /// How tasks stand.
     Snapshots(oneshot::Sender<Vec<Snapshot>>, Vec<Snapshot>),
     /// A task whose start, or the reservation of whose id, had to be stored first, or
@@ -101,10 +138,13 @@ impl Scheduler {
 
     /// Hands the open group to the committer, if that is idle.
     pub(super) fn commit(&mut self) {
-        if self.in_flight.is_some() || self.open.group.is_empty() {
+        let is_early = self.open.unhurried_until().is_some_and(|due| self.last_turn < due);
+        if self.in_flight.is_some() || self.open.group.is_empty() || is_early {
             return;
         }
         self.write_notes();
+        // They ride along: forgetting a note is worth no commit of its own.
+        self.open.group.trim.notes.append(&mut self.over_notes);
         let mut open = std::mem::take(&mut self.open);
         if let Some(place) = open.trims_to {
             // Told before it is done: who reads and then finds his place still good

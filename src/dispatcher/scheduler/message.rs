@@ -22,7 +22,7 @@ use bytes::Bytes;
 #[derive(Debug)]
 pub(crate) enum Message {
     /// Store a batch.
-    Submit { batch: Batch, reply: oneshot::Sender<Result<Receipt, Refusal>> },
+    Submit { batch: Batch, reply: oneshot::Sender<Result<Stored, Refusal>> },
     /// How do tasks stand, and, on request, tell when they end.
     Look { ids: Vec<TaskId>, wait: bool, reply: oneshot::Sender<Vec<Snapshot>> },
     /// End tasks, each with what the log has of it.
@@ -56,6 +56,15 @@ pub(crate) enum Message {
 }
 
 /// A batch is stored.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// What its caller keeps.
+    pub(crate) receipt: Receipt,
+    /// How its tasks stand, if its caller waits for their ends.
+    pub(crate) tasks: Vec<Snapshot>,
+}
+
+/// What says that a batch is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Receipt {
     /// The id of its first task; the others follow by ones.

@@ -38,7 +38,7 @@ use tokio::time::Instant;
 
 pub(crate) use message::{
     Again, Counted, Ended, Gone, Handle, Join, Listing, Message, Refusal, Report, Running,
-    Settlement, Snapshot,
+    Settlement, Snapshot, Stored,
 };
 
 use self::assign::{Gate, Unnoted};

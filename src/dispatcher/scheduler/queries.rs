@@ -99,7 +99,7 @@ impl Scheduler {
         reply.send(end).ok();
     }
 
-    fn snapshot(&mut self, id: TaskId, wait: bool) -> Snapshot {
+    pub(super) fn snapshot(&mut self, id: TaskId, wait: bool) -> Snapshot {
         let standing = self.queue.standing(id);
         let given = self.queue.ids.was_given(id);
         let running = self.queue.leases.find(id).map(|held| Running {

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::Scheduler;
 use super::group::Effect;
-use super::message::{Receipt, Refusal};
+use super::message::{Receipt, Refusal, Snapshot, Stored};
 use crate::core::event::{Entry, Event, KeyedBatch};
 use crate::core::id::{Seq, TaskId, Timestamp};
 use crate::core::keys::Lookup;
@@ -14,15 +14,31 @@ use crate::dispatcher::batch::{Batch, Key};
 /// Bytes of payloads that may wait for the commit under way to end: with a disk that
 /// stalls they would fill the memory. Much more than fits into a second of any disk.
 const OPEN_BYTES: u64 = 256 << 20;
+/// Bytes of payloads that are soon enough on the disk together with the outcomes;
+/// more are better written while their tasks run.
+const UNHURRIED_BYTES: u64 = 16 << 10;
 
 impl Scheduler {
     pub(super) fn submit(
         &mut self,
         batch: &Batch,
-        reply: oneshot::Sender<Result<Receipt, Refusal>>,
+        reply: oneshot::Sender<Result<Stored, Refusal>>,
     ) {
-        let receipt = self.admit(batch);
-        self.after_commit(Effect::Receipt(reply, receipt));
+        let before = self.open.length();
+        let stored = self.admit(batch).map(|receipt| Stored {
+            tasks: if batch.wait.is_zero() { Vec::new() } else { self.look_at(receipt) },
+            receipt,
+        });
+        self.after_commit(Effect::Receipt(reply, stored));
+        if !batch.wait.is_zero() && batch.bytes <= UNHURRIED_BYTES {
+            self.open.leave_time(before, self.last_turn);
+        }
+    }
+
+    /// How the tasks of a receipt stand, each with word of its end.
+    fn look_at(&mut self, receipt: Receipt) -> Vec<Snapshot> {
+        let ids = (0..u64::from(receipt.count)).map(|step| receipt.first.plus(step));
+        ids.map(|id| self.snapshot(id, true)).collect()
     }
 
     fn admit(&mut self, batch: &Batch) -> Result<Receipt, Refusal> {

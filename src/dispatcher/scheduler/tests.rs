@@ -11,5 +11,6 @@ mod leases;
 mod restart;
 mod retention;
 mod settling;
+mod waiting;
 mod watching;
 mod world;

@@ -51,14 +51,7 @@ impl Scheduler {
         }
         self.forget_keys(now);
         self.begin_trim(now);
-        let over = self.queue.notes.take_over();
-        if !over.is_empty() {
-            self.over_notes.extend(over);
-        }
-        // Rides along: forgetting a note is worth no commit of its own.
-        if !self.open.group.is_empty() {
-            self.open.group.trim.notes.append(&mut self.over_notes);
-        }
+        self.over_notes.extend(self.queue.notes.take_over());
     }
 
     /// When [`Scheduler::upkeep`] has something to do next.
@@ -70,7 +63,9 @@ impl Scheduler {
         let may_trim = !self.trimming && self.in_flight.is_none() && self.queue.ended.count() > 0;
         let trim = may_trim.then(|| self.retention.next_by_age());
         let due = self.queue.lanes.next_due();
-        let times = [sweep, waiters, trim, due, self.keys.next_end(), self.gate.opens_at(now)];
+        let commit = self.open.unhurried_until().filter(|_| self.in_flight.is_none());
+        let keys = self.keys.next_end();
+        let times = [sweep, waiters, trim, due, keys, self.gate.opens_at(now), commit];
         times.into_iter().flatten().min().unwrap_or(now.plus(SLOW)).max(now.plus(MILLI))
     }
 

@@ -22,8 +22,9 @@ pub(super) struct Ledger {
     starts: Vec<Duration>,
     /// The tasks behind rows of ids: the first id, how many, the first number.
     rows: BTreeMap<u64, (u64, u64)>,
-    /// Which numbers have ended.
+    /// Which numbers have ended, and how many.
     seen: Vec<bool>,
+    booked: u64,
     /// Ends that came before their receipts.
     early: BTreeMap<u64, (Event, Duration)>,
     latency: Histogram<u64>,
@@ -54,6 +55,7 @@ impl Ledger {
             starts: Vec::new(),
             rows: BTreeMap::new(),
             seen: vec![false; length],
+            booked: 0,
             early: BTreeMap::new(),
             latency: Histogram::new_with_max(LONGEST_US, DIGITS)?,
             stored: Progress::new(tasks),
@@ -110,19 +112,49 @@ impl Ledger {
             }
             return;
         };
-        let seen = usize::try_from(number).ok().and_then(|place| self.seen.get_mut(place));
-        if seen.is_none_or(|seen| std::mem::replace(seen, true)) {
-            self.duplicated += 1;
-            return;
+        if self.book(number) {
+            let result = (event.status == Status::Completed).then_some(event.result);
+            let is_right = |result: &[u8]| is_right(number, result);
+            self.answered(number, result.map(Option::unwrap_or_default).as_deref(), at, is_right);
         }
+    }
+
+    /// The log has an end of a task whose result is in hand.
+    pub(super) fn logged(&mut self, id: TaskId) {
+        match self.number(id) {
+            Some(number) => _ = self.book(number),
+            None => self.duplicated += 1,
+        }
+    }
+
+    /// Whether this is the first end of a task.
+    fn book(&mut self, number: u64) -> bool {
+        let seen = usize::try_from(number).ok().and_then(|place| self.seen.get_mut(place));
+        let is_first = seen.is_some_and(|seen| !std::mem::replace(seen, true));
+        if is_first {
+            self.booked += 1;
+        } else {
+            self.duplicated += 1;
+        }
+        is_first
+    }
+
+    /// The result of a task is in hand, or that it has none.
+    pub(super) fn answered(
+        &mut self,
+        number: u64,
+        result: Option<&[u8]>,
+        at: Duration,
+        is_right: impl Fn(&[u8]) -> bool,
+    ) {
         let batch = usize::try_from(number / self.batch).ok();
         let start = batch.and_then(|batch| self.starts.get(batch)).copied().unwrap_or_default();
         let took = at.saturating_sub(start).as_micros();
         self.latency.saturating_record(u64::try_from(took).unwrap_or(LONGEST_US));
-        if event.status != Status::Completed {
-            self.failed += 1;
-        } else if !is_right(number, event.result.as_deref().unwrap_or_default()) {
-            self.wrong += 1;
+        match result {
+            None => self.failed += 1,
+            Some(result) if !is_right(result) => self.wrong += 1,
+            Some(_) => {}
         }
         self.ended.grow(1, at);
     }
@@ -134,7 +166,12 @@ impl Ledger {
 
     /// Tasks with a receipt and without an end.
     pub(super) fn lost(&self) -> u64 {
-        self.stored.count.saturating_sub(self.ended.count)
+        self.stored.count.saturating_sub(self.booked)
+    }
+
+    /// Tasks that have ended.
+    pub(super) fn booked(&self) -> u64 {
+        self.booked
     }
 
     /// Ends of tasks for which there is no receipt: somebody stored them twice.

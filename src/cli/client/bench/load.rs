@@ -1,12 +1,15 @@
 //! Sends tasks as planned, and hears of their ends.
 //!
 //! All of it is one task of one thread: submits in flight, and one watch of all
-//! tasks of the run, which begins before the first of them is sent.
+//! tasks of the run, which begins before the first of them is sent. Tasks that are
+//! sent one at a time are waited for by the call that sends them; the watch then
+//! comes last, for what the log has of them.
 
 use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
@@ -17,7 +20,7 @@ use super::pace;
 use super::payloads::Payloads;
 use super::report::{Mode, Report};
 use super::spawn::Grid;
-use crate::client::{Client, Error, Events, Receipt, SubmitOptions, Watch, Watching};
+use crate::client::{Client, Error, Events, Found, Receipt, Run, SubmitOptions, Watch, Watching};
 
 /// With nothing heard for so long, the tasks that have not ended are lost.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -39,6 +42,8 @@ pub(super) struct Plan {
     /// Tasks without an end; `None` for any number.
     pub(super) open: Option<u64>,
     pub(super) connections: u8,
+    /// Whether a submit waits for its task's end.
+    pub(super) waits: bool,
     /// Tasks a second; `None` for as many as are taken.
     pub(super) rate: Option<NonZeroU64>,
     /// How long the dispatcher may be away.
@@ -58,6 +63,8 @@ type Submit = Pin<Box<dyn Future<Output = Result<Stored, Error>>>>;
 struct Stored {
     first: u64,
     receipt: Receipt,
+    /// The tasks, if they were waited for.
+    found: Vec<Found>,
 }
 
 /// One run.
@@ -68,7 +75,10 @@ pub(super) struct Load {
     is_hash: bool,
     clients: Vec<Client>,
     group: u64,
-    watching: Watching,
+    /// None while tasks are waited for one by one.
+    watching: Option<Watching>,
+    /// A place in the log from before all tasks.
+    cursor: Option<Bytes>,
     began: Instant,
     /// When the next batch is to be sent, where there is a rate.
     moments: Option<mpsc::Receiver<Duration>>,
@@ -85,11 +95,10 @@ impl Load {
         let clients = (0..plan.connections).map(|_| client());
         let clients: Vec<Client> = clients.collect::<Result<_, Error>>()?;
         let group = rand::random::<u64>().max(1);
-        let watch = Watch { group, ends_only: true, ..Watch::default() };
         let Some(first) = clients.first() else {
             return Err(Failure::new(Exit::WrongInput, "there must be a connection"));
         };
-        let watching = first.watch(watch).await?;
+        let watching = if plan.waits { None } else { Some(first.watch(ends(group)).await?) };
         let size = usize::try_from(plan.size).unwrap_or(usize::MAX);
         let ledger =
             Ledger::new(plan.tasks, plan.batch).map_err(|bug| Failure::new(Exit::Internal, bug))?;
@@ -99,6 +108,7 @@ impl Load {
             clients,
             group,
             watching,
+            cursor: None,
             began: Instant::now(),
             moments: None,
             submits: FuturesUnordered::new(),
@@ -115,7 +125,26 @@ impl Load {
 
     /// Sends what was not sent, and waits for all ends, or until nothing comes.
     pub(super) async fn until_ended(&mut self) -> Result<(), Failure> {
-        self.until(|ledger| ledger.ended.is_complete()).await
+        self.until(|ledger| ledger.ended.is_complete()).await?;
+        self.read_log().await
+    }
+
+    /// Looks at the log for tasks that were waited for one by one: an end of each, and
+    /// no second one.
+    async fn read_log(&mut self) -> Result<(), Failure> {
+        let (Some(cursor), Some(client)) = (self.cursor.take(), self.clients.first()) else {
+            return Ok(());
+        };
+        let mut watching = client.watch(Watch { cursor, ..ends(self.group) }).await?;
+        while self.ledger.booked() < self.ledger.ended.count {
+            let Ok(events) = tokio::time::timeout(SILENCE, watching.next()).await else {
+                return Ok(());
+            };
+            for event in events?.events {
+                self.ledger.logged(event.id);
+            }
+        }
+        Ok(())
     }
 
     async fn until(&mut self, is_reached: impl Fn(&Ledger) -> bool) -> Result<(), Failure> {
@@ -137,7 +166,7 @@ impl Load {
             tokio::select! {
                 biased;
                 Some(stored) = self.submits.next() => self.stored(stored?),
-                events = self.watching.next() => self.ended(events?),
+                Some(events) = heard_of(&mut self.watching) => self.ended(events?),
                 due = next(&mut self.moments), if may_send => self.send(due),
                 () = &mut silence => {
                     let left = SILENCE.saturating_sub(heard.elapsed());
@@ -167,19 +196,33 @@ impl Load {
         let tasks = self.payloads.tasks(&self.plan.type_name, first..end);
         let turn = usize::try_from(first / self.plan.batch).unwrap_or_default();
         let Some(client) = self.clients.get(turn % self.clients.len()).cloned() else { return };
-        let options = SubmitOptions { key: None, group: self.group };
+        let (options, waits) = (SubmitOptions { key: None, group: self.group }, self.plan.waits);
         self.sent = end;
         self.ledger.sent(at);
         self.submits.push(Box::pin(async move {
+            if waits {
+                let Run { receipt, found } = client.run(&tasks, &options, SILENCE).await?;
+                return Ok(Stored { first, receipt, found });
+            }
             let receipt = client.submit(&tasks, &options).await?;
-            Ok(Stored { first, receipt })
+            Ok(Stored { first, receipt, found: Vec::new() })
         }));
     }
 
-    fn stored(&mut self, Stored { first, receipt }: Stored) {
+    fn stored(&mut self, Stored { first, receipt, found }: Stored) {
         let Self { ledger, payloads, is_hash, began, .. } = self;
+        let at = began.elapsed();
         let is_right = |number, result: &[u8]| !*is_hash || payloads.is_hash(number, result);
-        ledger.receipted(first, &receipt.ids, began.elapsed(), is_right);
+        ledger.receipted(first, &receipt.ids, at, is_right);
+        for (number, found) in (first..).zip(found) {
+            self.cursor.get_or_insert_with(|| receipt.cursor.clone());
+            if let Found::Task(task) = found
+                && task.status.is_terminal()
+            {
+                let is_right = |result: &[u8]| is_right(number, result);
+                ledger.answered(number, task.result.as_deref(), at, is_right);
+            }
+        }
     }
 
     fn ended(&mut self, events: Events) {
@@ -194,6 +237,16 @@ impl Load {
     pub(super) fn report(self, mode: Mode, grid: Option<&Grid>) -> Report {
         Report::new(mode, &self.plan, &self.ledger, grid)
     }
+}
+
+/// The ends of all tasks of a group.
+fn ends(group: u64) -> Watch {
+    Watch { group, ends_only: true, ..Watch::default() }
+}
+
+/// The next events of a watch, if there is one.
+async fn heard_of(watching: &mut Option<Watching>) -> Option<Result<Events, Error>> {
+    Some(watching.as_mut()?.next().await)
 }
 
 /// The next moment to send at; never, where there is none.

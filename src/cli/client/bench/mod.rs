@@ -171,6 +171,7 @@ impl Bench {
             in_flight,
             open,
             connections: self.connections,
+            waits: self.latency && self.rate.is_none(),
             rate: self.rate,
             patience,
         }

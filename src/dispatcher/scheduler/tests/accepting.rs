@@ -41,7 +41,7 @@ async fn a_duplicate_is_told_only_once_the_first_is_durable() {
     assert!(again.try_recv().is_err());
     world.store.release();
     let first = soon("receipt", first).await.unwrap().unwrap();
-    assert_eq!(soon("receipt", again).await.unwrap().unwrap().first, first.first);
+    assert_eq!(soon("receipt", again).await.unwrap().unwrap().receipt.first, first.receipt.first);
 }
 
 #[tokio::test]

@@ -27,8 +27,8 @@ async fn a_receipt_waits_for_its_commit_and_the_push_does_not() {
         "an at-most-once task is not pushed before its start is stored"
     );
     world.store.release();
-    assert_eq!(soon("receipt", receipt).await.unwrap().unwrap().first, TaskId(2));
-    assert_eq!(soon("receipt", exact).await.unwrap().unwrap().first, TaskId(3));
+    assert_eq!(soon("receipt", receipt).await.unwrap().unwrap().receipt.first, TaskId(2));
+    assert_eq!(soon("receipt", exact).await.unwrap().unwrap().receipt.first, TaskId(3));
     assert_eq!(worker.assignment().await.task_id, 3);
     let starts = world.store.log().into_iter().filter_map(|event| match event {
         Event::Leased(notes) => Some(notes.leases),

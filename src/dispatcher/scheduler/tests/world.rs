@@ -19,13 +19,13 @@ use crate::core::queue::{Claim, Standing};
 use crate::core::retention::Policy;
 use crate::core::task::{Holder, Outcome, Reason, Status};
 use crate::core::task_type::{PayloadKind, TaskType};
-use crate::dispatcher::batch::Admission;
+use crate::dispatcher::batch::{Admission, Batch};
 use crate::dispatcher::recovery;
 use crate::dispatcher::scheduler::message::Receipt;
 use crate::dispatcher::scheduler::{
-    Handle, Join, Message, Refusal, Report, Rules, Scheduler, Settlement, Snapshot,
+    Handle, Join, Message, Refusal, Report, Rules, Scheduler, Settlement, Snapshot, Stored,
 };
-use crate::dispatcher::types::Known;
+use crate::dispatcher::types::{Known, Types};
 use crate::shutdown::Shutdown;
 use crate::store::{self, Group, Memory, Store as _, StoredEvent};
 use crate::wire::v1::{self, session_request::Frame};
@@ -221,9 +221,7 @@ impl World {
 
     /// Submits, and leaves the receipt to be waited for.
     pub(super) async fn submitting(&self, request: v1::SubmitRequest) -> Receiving {
-        let types = self.handle.types();
-        let admission = Admission { types: &types, complete: true, max_payload: 16 << 20 };
-        let batch = admission.parse(request).unwrap();
+        let batch = parse(&self.handle.types(), request);
         let (reply, receiving) = oneshot::channel();
         self.handle.tell(Message::Submit { batch, reply }).await.unwrap();
         receiving
@@ -231,7 +229,7 @@ impl World {
 
     pub(super) async fn try_submit(&self, request: v1::SubmitRequest) -> Result<Receipt, Refusal> {
         let receiving = self.submitting(request).await;
-        soon("receipt", receiving).await.unwrap()
+        soon("receipt", receiving).await.unwrap().map(|stored| stored.receipt)
     }
 
     /// Submits tasks that are accepted, and gives the first id.
@@ -290,7 +288,7 @@ fn load(store: &Gated, setup: &Setup) -> (Scheduler, Handle, Epoch) {
     (scheduler, handle, epoch)
 }
 
-pub(super) type Receiving = oneshot::Receiver<Result<Receipt, Refusal>>;
+pub(super) type Receiving = oneshot::Receiver<Result<Stored, Refusal>>;
 
 /// What a worker says when a session begins.
 #[derive(Debug, Clone)]
@@ -478,6 +476,11 @@ pub(super) fn of_type(name: &str) -> v1::NewTask {
 /// A `hash` task that must not be started twice.
 pub(super) fn at_most_once() -> v1::NewTask {
     v1::NewTask { max_attempts: Some(1), max_crashes: Some(0), ..task() }
+}
+
+/// A request as the loop gets it.
+pub(super) fn parse(types: &Types, request: v1::SubmitRequest) -> Batch {
+    Admission { types, complete: true, max_payload: 16 << 20 }.parse(request).unwrap()
 }
 
 pub(super) fn batch(tasks: Vec<v1::NewTask>) -> v1::SubmitRequest {
