@@ -55,11 +55,20 @@ pub(super) async fn found(
     let is_at_hand = asked.iter().all(|asked| asked.is_at_hand(wanted));
     let read = move || Reader { store: store.as_ref(), types: &types, wanted }.all(asked);
     if is_at_hand {
-        return read().map_err(|error| Status::internal(error.to_string()));
+        return read().map_err(|error| unread(&error));
     }
     let read = tokio::task::spawn_blocking(read).await;
     let read = read.map_err(|panic| Status::internal(format!("reading panicked: {panic}")))?;
-    read.map_err(|error| Status::internal(error.to_string()))
+    read.map_err(|error| unread(&error))
+}
+
+/// Why nothing could be read: for want of space on the disk only for a moment, until the
+/// store is open again.
+pub(super) fn unread(error: &store::Error) -> Status {
+    match error {
+        store::Error::Full => Status::unavailable(format!("{error}; try again")),
+        other => Status::internal(other.to_string()),
+    }
 }
 
 struct Reader<'a> {

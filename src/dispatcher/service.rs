@@ -273,7 +273,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Result<T, Status> {
     let read = tokio::task::spawn_blocking(read).await;
     let read = read.map_err(|panic| Status::internal(format!("reading panicked: {panic}")))?;
-    read.map_err(|error| Status::internal(error.to_string()))
+    read.map_err(|error| answers::unread(&error))
 }
 
 fn parse_ids(ids: &[u64]) -> Result<Vec<TaskId>, Malformed> {
@@ -309,8 +309,9 @@ impl From<Refusal> for Status {
             Refusal::KeysFull
             | Refusal::TooMany { .. }
             | Refusal::TooLarge { .. }
+            | Refusal::NoSpace
             | Refusal::Slow => Self::resource_exhausted(refusal.to_string()),
-            Refusal::Draining => Self::unavailable(refusal.to_string()),
+            Refusal::Waits | Refusal::Draining => Self::unavailable(refusal.to_string()),
         }
     }
 }

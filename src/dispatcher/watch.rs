@@ -137,7 +137,7 @@ impl Watcher {
             let events = match tokio::task::spawn_blocking(read).await {
                 Ok(Ok(events)) => events,
                 Ok(Err(error)) => {
-                    drop(messages.send(Err(Status::internal(error.to_string()))).await);
+                    drop(messages.send(Err(answers::unread(&error))).await);
                     return false;
                 }
                 Err(panic) => {

@@ -1,50 +1,73 @@
 //! The one thread that appends to a store.
 //!
 //! Groups are handed over without waiting and appended in that order, each in
-//! one commit; while one is being synced the next can fill. After the first
-//! error nothing more is appended: what the failed commit left is unknown, so a
+//! one commit; while one is being synced the next can fill. One that finds no space
+//! waits for it: the store is opened anew, and the group tried again. After any other
+//! error nothing more is appended: what the failed commit left is unknown, so that a
 //! later group could stand on something that is not there.
 //!
-//! What this module does not do: it joins no groups, waits for no more of them,
-//! and tries nothing twice.
+//! What this module does not do: it joins no groups, and waits for no more of them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::{Error, Group, Store};
+
+/// The first pause before a group that found no space is tried again; doubled each
+/// time up to the last, because opening the store reads all of it.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Owns the thread. Dropped without [`Committer::stop`], the thread still
 /// finishes what was handed over, but nobody waits for it.
 #[derive(Debug)]
 pub struct Committer {
     groups: mpsc::Sender<Arc<Group>>,
+    /// Dropped when a group shall wait no longer for space.
+    patience: mpsc::Sender<()>,
     thread: JoinHandle<()>,
 }
 
+/// What became of the oldest group that has no answer.
+#[derive(Debug)]
+pub enum Answer {
+    /// It is durable.
+    Durable,
+    /// There is no space for it: it waits. Another answer follows.
+    Waits,
+    /// It is not known what of it is durable, or it waited in vain.
+    Failed(Error),
+}
+
 impl Committer {
-    /// Starts the thread. `done` is called on it once for each group, in order.
+    /// Starts the thread. `answer` is called on it for each group, in order: once, but
+    /// for groups that wait for space.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(
         store: Arc<dyn Store>,
-        mut done: impl FnMut(Result<(), Error>) + Send + 'static,
+        answer: impl FnMut(Answer) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (groups, handed_over) = mpsc::channel::<Arc<Group>>();
-        let thread = std::thread::Builder::new().name("committer".to_owned()).spawn(move || {
-            let mut failure = None;
+        let (patience, impatience) = mpsc::channel();
+        let mut thread = Thread { store, answer, impatience, failure: None };
+        let run = move || {
             for group in handed_over {
-                done(commit(store.as_ref(), &group, &mut failure));
+                let answer = thread.commit(&group);
+                (thread.answer)(answer);
             }
-        })?;
-        Ok(Self { groups, thread })
+        };
+        let thread = std::thread::Builder::new().name("committer".to_owned()).spawn(run)?;
+        Ok(Self { groups, patience, thread })
     }
 
     /// Hands a group over, at once. An empty one is answered after those before it.
     pub fn commit(&self, group: Arc<Group>) {
-        // The thread ends before its channel only by a panic of `done`, which
+        // The thread ends before its channel only by a panic of `answer`, which
         // `stop` passes on; there is nobody left to answer then.
         if self.groups.send(group).is_err() {
             tracing::error!("the committer has ended");
@@ -52,42 +75,76 @@ impl Committer {
     }
 
     /// Waits until everything that was handed over is answered, and ends the thread.
+    /// What waits for space has failed then.
     ///
     /// # Panics
-    /// When `done` panicked.
+    /// When `answer` panicked.
     pub fn stop(self) {
-        drop(self.groups);
+        drop((self.groups, self.patience));
         if let Err(panic) = self.thread.join() {
             std::panic::resume_unwind(panic);
         }
     }
 }
 
-/// Why nothing more is appended.
-enum Failure {
-    Full,
-    Other(String),
+struct Thread<F> {
+    store: Arc<dyn Store>,
+    answer: F,
+    /// Ends when nobody waits for space any more.
+    impatience: mpsc::Receiver<()>,
+    /// Why nothing more is appended.
+    failure: Option<String>,
 }
 
-fn commit(store: &dyn Store, group: &Group, failure: &mut Option<Failure>) -> Result<(), Error> {
-    match failure {
-        Some(Failure::Full) => return Err(Error::Full),
-        Some(Failure::Other(first)) => {
-            return Err(Error::Failed { what: format!("an earlier group failed: {first}") });
+impl<F: FnMut(Answer)> Thread<F> {
+    fn commit(&mut self, group: &Group) -> Answer {
+        if let Some(first) = &self.failure {
+            let what = format!("an earlier group failed: {first}");
+            return Answer::Failed(Error::Failed { what });
         }
-        None => {}
+        let mut appended = self.append(group);
+        if matches!(appended, Err(Error::Full)) {
+            (self.answer)(Answer::Waits);
+            appended = self.append_once_there_is_space(group);
+        }
+        match appended {
+            Ok(()) => Answer::Durable,
+            Err(error) => {
+                self.failure = Some(error.to_string());
+                Answer::Failed(error)
+            }
+        }
     }
-    // A panic is an answer like any other failure: a caller that waits for a
-    // group that will never be answered would hang instead of stopping.
-    let appended = catch_unwind(AssertUnwindSafe(|| store.append(group)))
-        .unwrap_or_else(|_| Err(Error::Failed { what: "the engine panicked".to_owned() }));
-    if let Err(error) = &appended {
-        *failure = Some(match error {
-            Error::Full => Failure::Full,
-            other => Failure::Other(other.to_string()),
-        });
+
+    fn append(&self, group: &Group) -> Result<(), Error> {
+        // A panic is an answer like any other failure: a caller that waits for a
+        // group that will never be answered would hang instead of stopping.
+        catch_unwind(AssertUnwindSafe(|| self.store.append(group)))
+            .unwrap_or_else(|_| Err(Error::Failed { what: "the engine panicked".to_owned() }))
     }
-    appended
+
+    fn append_once_there_is_space(&self, group: &Group) -> Result<(), Error> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // At once, for those who read: after a write that failed the engine only
+            // says that there was one.
+            let opened = self.store.reopen();
+            if !matches!(opened, Ok(()) | Err(Error::Full)) {
+                return opened;
+            }
+            let woken = self.impatience.recv_timeout(pause);
+            if woken == Err(RecvTimeoutError::Disconnected) {
+                return Err(Error::Full);
+            }
+            pause = (pause * 2).min(LAST_PAUSE);
+            if opened.is_ok() {
+                match self.append(group) {
+                    Err(Error::Full) => {}
+                    done => return done,
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -165,7 +165,7 @@ impl Scheduler {
         let lanes = &self.queue.lanes;
         let next = lanes.next_alone(type_id).into_iter().chain(lanes.next(type_id).take(FETCH));
         let ids: Vec<TaskId> = next.filter(missing).collect();
-        if ids.is_empty() || self.fetching.contains(&type_id) {
+        if ids.is_empty() || self.is_full || self.fetching.contains(&type_id) {
             return;
         }
         let Some(inbox) = self.shared.inbox.upgrade() else { return };
@@ -189,6 +189,8 @@ impl Scheduler {
         self.fetching.remove(&type_id);
         match rows {
             Ok(rows) => self.keep(rows),
+            // It is read again once the store is open again.
+            Err(store::Error::Full) => {}
             Err(error) => self.announced_end = Some(error),
         }
     }

@@ -12,6 +12,7 @@ use crate::core::event::{Entry, Event, TaskEvent};
 use crate::core::id::{Seq, TaskId, Timestamp, Token};
 use crate::core::placement::Member;
 use crate::core::task::{Change, Outcome, Reason};
+use crate::store::committer::Answer;
 use crate::store::{self, Group};
 use crate::wire::v1;
 
@@ -23,6 +24,9 @@ const WATCHED_BYTES: usize = 1 << 20;
 /// is left open, so that it takes their outcomes in: of a short task both are then one
 /// commit. Its callers have no receipt until then, and nobody else waits for it.
 const UNHURRIED: Duration = Duration::from_millis(2);
+
+/// When what could not be read on a full disk is read again.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// The group that fills.
 #[derive(Debug, Default)]
@@ -162,11 +166,18 @@ impl Scheduler {
 
     /// A group is durable: everything that waited for it happens. After an error
     /// nothing does: what is durable is unknown, and a restart will tell.
-    pub(super) fn on_committed(
-        &mut self,
-        done: Result<(), store::Error>,
-    ) -> Result<(), store::Error> {
-        done?;
+    pub(super) fn on_committed(&mut self, answer: Answer) -> Result<(), store::Error> {
+        match answer {
+            Answer::Durable => {}
+            Answer::Waits => {
+                self.wait_for_space();
+                return Ok(());
+            }
+            Answer::Failed(error) => return Err(error),
+        }
+        if std::mem::take(&mut self.is_full) {
+            tracing::info!("there is space for the store again");
+        }
         let Some(InFlight { group, open }) = self.in_flight.take() else { return Ok(()) };
         if let Some(end) = open.ids_end {
             self.queue.ids.sync(end);
@@ -185,6 +196,34 @@ impl Scheduler {
         self.wake_waiters(&group);
         self.publish(group);
         Ok(())
+    }
+
+    /// Nothing is decided anew: the group stays as it is until there is space. Who
+    /// waits for a receipt is told that none may come for long.
+    fn wait_for_space(&mut self) {
+        tracing::error!("no space is left for the store: submits are refused until there is");
+        self.is_full = true;
+        let in_flight = self.in_flight.iter_mut().map(|in_flight| &mut in_flight.open);
+        for open in in_flight.chain([&mut self.open]) {
+            for effect in std::mem::take(&mut open.effects) {
+                match effect {
+                    // A caller that has left needs no answer.
+                    Effect::Receipt(reply, Ok(_)) => drop(reply.send(Err(Refusal::Waits))),
+                    Effect::Receipt(reply, refused) => drop(reply.send(refused)),
+                    other => open.effects.push(other),
+                }
+            }
+        }
+    }
+
+    /// Whether something about a task is decided and not durable.
+    pub(super) fn is_undecided(&self, id: TaskId) -> bool {
+        let in_flight = self.in_flight.iter().flat_map(|in_flight| &in_flight.group.entries);
+        in_flight.chain(&self.open.group.entries).any(|entry| match &entry.event {
+            Event::Submitted { id: stored, .. } => *stored == id,
+            Event::Changed(event) => event.id == id,
+            _ => false,
+        })
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -231,11 +270,15 @@ impl Scheduler {
         let store = self.store.clone();
         let Some(inbox) = self.shared.inbox.upgrade() else { return };
         tokio::spawn(async move {
-            let read = tokio::task::spawn_blocking(move || store.facts(&[place])).await;
-            let event = match read {
-                Ok(Ok(events)) => events.into_iter().next().flatten(),
-                Ok(Err(error)) => return tracing::error!(%error, "cannot read an event"),
-                Err(error) => return tracing::error!(%error, "reading an event panicked"),
+            let event = loop {
+                let store = store.clone();
+                let read = tokio::task::spawn_blocking(move || store.facts(&[place])).await;
+                match read {
+                    Ok(Ok(events)) => break events.into_iter().next().flatten(),
+                    Ok(Err(store::Error::Full)) => tokio::time::sleep(READ_AGAIN).await,
+                    Ok(Err(error)) => return tracing::error!(%error, "cannot read an event"),
+                    Err(error) => return tracing::error!(%error, "reading an event panicked"),
+                }
             };
             let answer = match event {
                 Some(event) if settles(&event, token) => v1::Answer::Duplicate,

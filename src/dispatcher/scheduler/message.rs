@@ -100,6 +100,14 @@ pub(crate) enum Refusal {
     /// More comes in than the store takes.
     #[error("the store is slower than the submits: too many bytes wait for it; try later")]
     Slow,
+    /// The disk is full.
+    #[error("no space is left on the dispatcher's disk; free some, or try later")]
+    NoSpace,
+    /// The disk is full, and the batch waits for space: it may be stored yet.
+    #[error(
+        "no space is left on the dispatcher's disk: the batch waits for it; try again with its key"
+    )]
+    Waits,
     /// The dispatcher is about to stop.
     #[error("the dispatcher is about to stop; try again")]
     Draining,

@@ -56,7 +56,7 @@ use crate::core::queue::Queue;
 use crate::core::retention::Retention;
 use crate::core::task_type::TypeId;
 use crate::shutdown::Shutdown;
-use crate::store::committer::Committer;
+use crate::store::committer::{Answer, Committer};
 use crate::store::{self, Group, Store};
 
 /// Messages taken in one turn: enough to batch, few enough to stay fair.
@@ -104,6 +104,8 @@ pub(crate) struct Scheduler {
 
     open: Open,
     in_flight: Option<InFlight>,
+    /// The group under way waits for space on the disk.
+    is_full: bool,
     committer: Committer,
     outgoing: BTreeMap<Member, Outgoing>,
     /// How many pushes to a worker wait for a commit.
@@ -118,7 +120,7 @@ pub(crate) struct Scheduler {
     cautious_until: Timestamp,
 
     inbox: mpsc::Receiver<Message>,
-    committed: mpsc::UnboundedReceiver<Result<(), store::Error>>,
+    committed: mpsc::UnboundedReceiver<Answer>,
     shared: Shared,
     last_turn: Timestamp,
     next_member: u64,
@@ -152,9 +154,9 @@ impl Scheduler {
     ) -> std::io::Result<(Self, Handle)> {
         let (inbox_sender, inbox) = mpsc::channel(INBOX);
         let (answers, committed) = mpsc::unbounded_channel();
-        let appender = Committer::start(store.clone(), move |result| {
+        let appender = Committer::start(store.clone(), move |answer| {
             // The loop ends only after its last commit; before that it listens.
-            drop(answers.send(result));
+            drop(answers.send(answer));
         })?;
         let types = watch::Sender::new(Arc::new(restored.types.clone()));
         let trimmed_to = watch::Sender::new(restored.trimmed_to);
@@ -193,6 +195,7 @@ impl Scheduler {
             waiters: HashMap::new(),
             open: Open::default(),
             in_flight: None,
+            is_full: false,
             committer: appender,
             outgoing: BTreeMap::new(),
             held_back: BTreeMap::new(),
@@ -227,7 +230,7 @@ impl Scheduler {
         loop {
             tokio::select! {
                 biased;
-                Some(done) = self.committed.recv() => self.on_committed(done)?,
+                Some(answer) = self.committed.recv() => self.on_committed(answer)?,
                 () = shutdown.begun(), if !self.draining => self.begin_drain(),
                 // Once nobody can ask any more it answers at once, for ever.
                 taken = self.inbox.recv_many(&mut messages, TURN), if asked => asked = taken > 0,
@@ -243,6 +246,10 @@ impl Scheduler {
             self.commit();
             if let Some(error) = self.announced_end.take() {
                 return Err(error);
+            }
+            if self.draining && self.is_full {
+                // What waits for space has no receipt.
+                return Err(store::Error::Full);
             }
             if self.draining && self.in_flight.is_none() && self.open.is_empty() {
                 break;

@@ -18,6 +18,11 @@ impl Scheduler {
         reply: oneshot::Sender<Vec<Snapshot>>,
     ) {
         let snapshots = ids.iter().map(|id| self.snapshot(*id, wait)).collect();
+        if self.is_full && !ids.iter().any(|id| self.is_undecided(*id)) {
+            // A full disk keeps nobody from what is on it.
+            drop(reply.send(snapshots));
+            return;
+        }
         self.after_commit(Effect::Snapshots(reply, snapshots));
     }
 

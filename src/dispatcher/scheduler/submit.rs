@@ -29,6 +29,11 @@ impl Scheduler {
             tasks: if batch.wait.is_zero() { Vec::new() } else { self.look_at(receipt) },
             receipt,
         });
+        if self.is_full {
+            // No commit may come for long, and none of this depends on one.
+            drop(reply.send(stored));
+            return;
+        }
         self.after_commit(Effect::Receipt(reply, stored));
         if !batch.wait.is_zero() && batch.bytes <= UNHURRIED_BYTES {
             self.open.leave_time(before, self.last_turn);
@@ -44,6 +49,9 @@ impl Scheduler {
     fn admit(&mut self, batch: &Batch) -> Result<Receipt, Refusal> {
         if self.draining {
             return Err(Refusal::Draining);
+        }
+        if self.is_full {
+            return Err(self.refuse_without_space(batch));
         }
         if let Some(key) = &batch.key {
             match self.keys.find(&key.text, &key.digest) {
@@ -65,6 +73,15 @@ impl Scheduler {
             self.remember(key, first, count, cursor, now);
         }
         Ok(Receipt { first, count, cursor, created: Some(now) })
+    }
+
+    /// A batch whose key is known may be in the group that waits for space.
+    fn refuse_without_space(&self, batch: &Batch) -> Refusal {
+        let known = batch.key.as_ref().map(|key| self.keys.find(&key.text, &key.digest));
+        match known {
+            Some(Lookup::Same(_)) => Refusal::Waits,
+            _ => Refusal::NoSpace,
+        }
     }
 
     fn check_room(&self, count: u32, bytes: u64) -> Result<(), Refusal> {

@@ -6,6 +6,7 @@ mod accepting;
 mod assigning;
 mod durable;
 mod ending;
+mod full;
 mod gated;
 mod leases;
 mod restart;

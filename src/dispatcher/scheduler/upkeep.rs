@@ -113,6 +113,7 @@ impl Scheduler {
         self.trimming = false;
         let events = match events {
             Ok(events) => events,
+            Err(store::Error::Full) => return,
             Err(error) => {
                 self.announced_end = Some(error);
                 return;

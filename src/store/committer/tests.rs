@@ -7,6 +7,9 @@ use crate::core::task::Spec;
 use crate::store::conformance::samples::{group, submitted};
 use crate::store::{Memory, Recovered, StoredEvent, StoredTask};
 
+/// Far beyond what anything here takes, also on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A store in memory that answers its n-th append (from 0) in another way.
 #[derive(Debug)]
 struct Failing {
@@ -14,11 +17,13 @@ struct Failing {
     appends: AtomicUsize,
     fails_at: usize,
     how: fn() -> Error,
+    reopens: fn() -> Result<(), Error>,
 }
 
 impl Failing {
     fn new(memory: &Memory, fails_at: usize, how: fn() -> Error) -> Arc<Self> {
-        Arc::new(Self { memory: memory.clone(), appends: AtomicUsize::new(0), fails_at, how })
+        let (memory, appends) = (memory.clone(), AtomicUsize::new(0));
+        Arc::new(Self { memory, appends, fails_at, how, reopens: || Ok(()) })
     }
 }
 
@@ -64,17 +69,23 @@ impl Store for Failing {
     }
 
     fn reopen(&self) -> Result<(), Error> {
-        self.memory.reopen()
+        (self.reopens)()
+    }
+}
+
+fn told(answer: Answer) -> String {
+    match answer {
+        Answer::Durable => "durable".to_owned(),
+        Answer::Waits => "waits".to_owned(),
+        Answer::Failed(error) => error.to_string(),
     }
 }
 
 /// Hands over four groups of one task each. The answers, and the ids that were stored.
-fn commit_four(memory: &Memory, store: Arc<dyn Store>) -> (Vec<Result<(), String>>, Vec<u64>) {
+fn commit_four(memory: &Memory, store: Arc<dyn Store>) -> (Vec<String>, Vec<u64>) {
     let (answers, answered) = mpsc::channel();
-    let committer = Committer::start(store, move |done| {
-        answers.send(done.map_err(|error| error.to_string())).unwrap();
-    })
-    .unwrap();
+    let committer =
+        Committer::start(store, move |answer| answers.send(told(answer)).unwrap()).unwrap();
     for id in 1..=4 {
         committer.commit(Arc::new(group([submitted(id, b"")])));
     }
@@ -94,7 +105,7 @@ fn commit_four(memory: &Memory, store: Arc<dyn Store>) -> (Vec<Result<(), String
 fn every_group_is_stored_and_answered_before_the_stop_returns() {
     let memory = Memory::new();
     let (answers, stored) = commit_four(&memory, Arc::new(memory.clone()));
-    assert_eq!(answers, [Ok(()), Ok(()), Ok(()), Ok(())]);
+    assert_eq!(answers, ["durable"; 4]);
     assert_eq!(stored, [1, 2, 3, 4]);
 }
 
@@ -110,8 +121,7 @@ fn an_answer_comes_after_its_group_is_stored() {
     .unwrap();
     for id in 1..=3 {
         committer.commit(Arc::new(group([submitted(id, b"")])));
-        let deadline = std::time::Duration::from_secs(30);
-        assert_eq!(counted.recv_timeout(deadline), Ok(Some(TaskId(id))));
+        assert_eq!(counted.recv_timeout(PATIENCE), Ok(Some(TaskId(id))));
     }
     committer.stop();
 }
@@ -122,26 +132,48 @@ fn after_a_failure_nothing_more_is_stored() {
     let failing = Failing::new(&memory, 1, || Error::Failed { what: "no sync".to_owned() });
     let (answers, stored) = commit_four(&memory, failing);
     let later = "the store failed: an earlier group failed: the store failed: no sync";
-    assert_eq!(
-        answers,
-        [
-            Ok(()),
-            Err("the store failed: no sync".to_owned()),
-            Err(later.to_owned()),
-            Err(later.to_owned())
-        ]
-    );
+    assert_eq!(answers, ["durable", "the store failed: no sync", later, later]);
     assert_eq!(stored, [1]);
 }
 
 #[test]
-fn after_a_full_disk_every_group_is_answered_as_full() {
+fn a_group_that_finds_no_space_is_stored_once_there_is_some() {
     let memory = Memory::new();
-    let failing = Failing::new(&memory, 2, || Error::Full);
+    let (answers, answered) = mpsc::channel();
+    let failing = Failing::new(&memory, 1, || Error::Full);
+    let committer =
+        Committer::start(failing, move |answer| answers.send(told(answer)).unwrap()).unwrap();
+    for id in 1..=3 {
+        committer.commit(Arc::new(group([submitted(id, b"")])));
+    }
+    for expected in ["durable", "waits", "durable", "durable"] {
+        assert_eq!(answered.recv_timeout(PATIENCE).unwrap(), expected);
+    }
+    committer.stop();
+    assert_eq!(memory.scan(&mut |_| {}).unwrap().last_id, Some(TaskId(3)));
+}
+
+#[test]
+fn a_store_that_cannot_be_opened_anew_has_failed() {
+    let memory = Memory::new();
+    let mut failing = Failing::new(&memory, 0, || Error::Full);
+    Arc::get_mut(&mut failing).unwrap().reopens = || Err(Error::Failed { what: "bad".to_owned() });
     let (answers, stored) = commit_four(&memory, failing);
-    let full = Err(Error::Full.to_string());
-    assert_eq!(answers, [Ok(()), Ok(()), full.clone(), full]);
-    assert_eq!(stored, [1, 2]);
+    assert_eq!(answers[..2], ["waits", "the store failed: bad"]);
+    assert_eq!(stored, [0; 0]);
+}
+
+#[test]
+fn a_stop_ends_the_wait_for_space() {
+    let (answers, answered) = mpsc::channel();
+    let mut failing = Failing::new(&Memory::new(), 0, || Error::Full);
+    Arc::get_mut(&mut failing).unwrap().reopens = || Err(Error::Full);
+    let committer =
+        Committer::start(failing, move |answer| answers.send(told(answer)).unwrap()).unwrap();
+    committer.commit(Arc::new(group([submitted(1, b"")])));
+    assert_eq!(answered.recv_timeout(PATIENCE).unwrap(), "waits");
+    committer.stop();
+    assert_eq!(answered.recv_timeout(PATIENCE).unwrap(), Error::Full.to_string());
 }
 
 #[test]
@@ -150,7 +182,7 @@ fn a_panic_of_the_engine_is_a_failure_like_any_other() {
     let failing = Failing::new(&memory, 0, || panic!("as asked for"));
     let (answers, stored) = commit_four(&memory, failing);
     assert_eq!(answers.len(), 4);
-    assert_eq!(answers[0], Err("the store failed: the engine panicked".to_owned()));
-    assert!(answers.iter().all(Result::is_err));
+    assert_eq!(answers[0], "the store failed: the engine panicked");
+    assert!(answers[1..].iter().all(|answer| answer.contains("an earlier group failed")));
     assert_eq!(stored, [0; 0]);
 }

@@ -36,6 +36,7 @@ struct Gate {
 enum State {
     Open,
     Held,
+    Full,
     Failing,
 }
 
@@ -61,6 +62,11 @@ impl Gated {
     /// Lets all commits through.
     pub(super) fn release(&self) {
         self.set(State::Open);
+    }
+
+    /// Leaves no space for commits, those that are held back too.
+    pub(super) fn fill_up(&self) {
+        self.set(State::Full);
     }
 
     /// Fails all commits, those that are held back too.
@@ -120,8 +126,12 @@ impl Store for Gated {
         let held = |state: &mut State| *state == State::Held;
         let (state, _) = self.gate.changed.wait_timeout_while(state, PATIENCE, held).unwrap();
         self.gate.waiting.send_modify(|waiting| *waiting -= is_held);
-        if *state == State::Failing {
-            return Err(store::Error::Failed { what: "the test said so".to_owned() });
+        match *state {
+            State::Failing => {
+                return Err(store::Error::Failed { what: "the test said so".to_owned() });
+            }
+            State::Full => return Err(store::Error::Full),
+            State::Open | State::Held => {}
         }
         drop(state);
         self.memory.append(group)?;

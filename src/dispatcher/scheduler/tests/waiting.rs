@@ -127,6 +127,6 @@ fn submit(scheduler: &mut Scheduler, request: v1::SubmitRequest) -> Receiving {
 /// Waits for the commit under way.
 async fn commit(scheduler: &mut Scheduler) {
     assert!(scheduler.in_flight.is_some(), "nothing is being committed");
-    let done = soon("commit", scheduler.committed.recv()).await.unwrap();
-    scheduler.on_committed(done).unwrap();
+    let answer = soon("commit", scheduler.committed.recv()).await.unwrap();
+    scheduler.on_committed(answer).unwrap();
 }

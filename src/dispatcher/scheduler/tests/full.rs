@@ -1,0 +1,56 @@
+//! A disk without space.
+
+use super::world::{World, batch, hello, soon, task};
+use crate::core::id::TaskId;
+use crate::core::queue::Standing;
+use crate::core::task::Status;
+use crate::dispatcher::scheduler::{Message, Refusal};
+use crate::store;
+use crate::wire::v1;
+
+#[tokio::test]
+async fn submits_are_refused_reads_answered_and_outcomes_kept_until_there_is_space() {
+    let world = World::new().await;
+    let mut worker = world.join(hello("w", 1)).await;
+    let done = world.submit(vec![task()]).await;
+    let assignment = worker.assignment().await;
+    worker.complete(&assignment).await;
+    worker.answer().await;
+    let running = world.submit(vec![task()]).await;
+    let assignment = worker.assignment().await;
+    world.durable().await;
+
+    world.store.fill_up();
+    let keyed = || v1::SubmitRequest { key: "key".into(), ..batch(vec![task()]) };
+    assert_eq!(world.try_submit(keyed()).await, Err(Refusal::Waits), "it may be stored yet");
+    assert_eq!(world.try_submit(keyed()).await, Err(Refusal::Waits));
+    assert_eq!(world.try_submit(batch(vec![task()])).await, Err(Refusal::NoSpace));
+    assert!(matches!(world.standing(done).await, Standing::Ended(Status::Completed, _)));
+    worker.complete(&assignment).await;
+    world.barrier().await;
+    assert_eq!(worker.answered(), [], "the outcome is not durable");
+    let ask = |reply| Message::Look { ids: vec![TaskId(running)], wait: false, reply };
+    let look = world.handle.ask(ask);
+    tokio::pin!(look);
+    tokio::select! {
+        biased;
+        told = &mut look => panic!("it is told of an outcome that is not durable: {told:?}"),
+        () = world.barrier() => {}
+    }
+
+    world.store.release();
+    assert!(matches!(soon("look", look).await.unwrap()[0].standing, Standing::Ended(..)));
+    assert_eq!(worker.answer().await.1, v1::Answer::Accepted);
+    let known = world.try_submit(keyed()).await.unwrap();
+    assert_eq!((known.first, known.created), (TaskId(3), None), "it has been stored");
+    assert_eq!(worker.assignment().await.task_id, 3);
+}
+
+#[tokio::test]
+async fn a_dispatcher_that_stops_waits_for_no_space() {
+    let mut world = World::new().await;
+    world.store.fill_up();
+    assert_eq!(world.try_submit(batch(vec![task()])).await, Err(Refusal::Waits));
+    world.drain();
+    assert!(matches!(world.ended().await, Err(store::Error::Full)));
+}
