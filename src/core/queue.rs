@@ -199,11 +199,13 @@ impl Queue {
         self.count_live(id, spec);
     }
 
-    /// Folds in an event of the log, at a restart. Notes of leases come after all
-    /// others, by [`Queue::replay_notes`]; types, workers and keys are somebody
-    /// else's part.
+    /// Folds in an event of the log, at a restart. A task comes after what happened to
+    /// it, so that one that has ended is never queued. Notes of leases come after all
+    /// others, by [`Queue::replay_notes`]; types, workers and keys are somebody else's
+    /// part.
     pub fn replay(&mut self, event: &Event, now: Timestamp) {
         match event {
+            Event::Submitted { id, .. } if self.is_known(*id) => self.ids.take(*id),
             Event::Submitted { id, spec } => self.accept(*id, spec, now),
             Event::Changed(event) => self.apply(event, now),
             Event::Leased(_)
@@ -488,6 +490,11 @@ impl Queue {
         }
         let last = self.progress(id).last;
         Ok(self.event(id, last, now, *spec, None, Change::Cancelled))
+    }
+
+    /// Whether something happened to a task, and it is kept.
+    fn is_known(&self, id: TaskId) -> bool {
+        self.waiting.contains_key(&id) || self.ended.find(id).is_some()
     }
 
     fn standing_live(&self, id: TaskId) -> Rejected {

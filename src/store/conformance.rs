@@ -34,7 +34,7 @@ macro_rules! run_against_every_engine {
 
 run_against_every_engine![
     basics::a_new_store_is_empty,
-    basics::a_scan_comes_in_the_order_that_apply_needs,
+    basics::a_scan_comes_in_the_order_that_a_replay_needs,
     basics::a_restart_a_crash_and_a_reopening_change_nothing,
     basics::epochs_rise_keep_their_nonces_and_erase_the_stop,
     basics::a_worker_is_kept_until_it_leaves,
@@ -86,7 +86,7 @@ mod basics {
         assert_eq!(store.events_after(Seq(0), 10, 10).unwrap(), []);
     }
 
-    pub(super) fn a_scan_comes_in_the_order_that_apply_needs(engine: &impl Engine) {
+    pub(super) fn a_scan_comes_in_the_order_that_a_replay_needs(engine: &impl Engine) {
         let store = engine.open();
         store.append(&one_of_each()).unwrap();
         store
@@ -103,10 +103,10 @@ mod basics {
             Event::IdsSkipped { from: TaskId(2), to: TaskId(9) },
             Event::IdsReserved { end: TaskId(1_000) },
             keyed(1, b"a key"),
-            Event::Submitted { id: TaskId(1), spec: spec(9) },
-            Event::Submitted { id: TaskId(11), spec: spec(0) },
             event(changed(1, 1, None, Change::Completed)),
             event(changed(2, 11, None, Change::Cancelled)),
+            Event::Submitted { id: TaskId(1), spec: spec(9) },
+            Event::Submitted { id: TaskId(11), spec: spec(0) },
             leased(5, 1),
             leased(6, 11),
             Event::Stopped { next_id: TaskId(10) },

@@ -215,11 +215,11 @@ impl Contents {
         for batch in self.keys.values() {
             visit(Event::Keyed(batch.clone()));
         }
-        for (&id, &(spec, _)) in &self.tasks {
-            visit(Event::Submitted { id, spec });
-        }
         for held in self.events.values() {
             visit(Event::Changed(held.event.clone()));
+        }
+        for (&id, &(spec, _)) in &self.tasks {
+            visit(Event::Submitted { id, spec });
         }
         for notes in self.notes.values() {
             visit(Event::Leased(notes.clone()));

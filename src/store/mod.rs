@@ -44,10 +44,11 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// caller must stop.
     fn append(&self, group: &Group) -> Result<(), Error>;
 
-    /// Shows every event that is kept, for a restart, in the order that `apply`
-    /// needs: types, workers, skipped ids, reserved ids, keyed batches, tasks by id,
-    /// task events by place, notes of leases by number, and the stop if the last
-    /// boot ended with one. No payloads, no results. Called before
+    /// Shows every event that is kept, for a restart, in the order that a replay
+    /// needs: types, workers, skipped ids, reserved ids, keyed batches, task events by
+    /// place, tasks by id, notes of leases by number, and the stop if the last boot
+    /// ended with one. Tasks come after what happened to them, so that those that
+    /// have ended need not be queued first. No payloads, no results. Called before
     /// [`Store::take_epoch`], which erases the stop.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
+use std::sync::mpsc::{self, SyncSender};
+use std::thread;
 
 use bytes::Bytes;
 use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable};
@@ -15,6 +17,11 @@ use crate::core::task_type::{TaskType, TypeId};
 use crate::store::record::{self, Place, Table};
 use crate::store::{Error, Recovered, StoredEvent, StoredTask};
 
+/// Bytes of rows that a scan hands from one thread to the other at once …
+const CHUNK_BYTES: usize = 64 << 10;
+/// … and how often before it waits.
+const CHUNKS: usize = 4;
+
 /// Reads in one transaction.
 pub(super) struct Reader {
     transaction: ReadTransaction,
@@ -26,7 +33,7 @@ impl Reader {
         Self { transaction }
     }
 
-    /// See [`crate::store::Store::scan`]. Holds one row at a time.
+    /// See [`crate::store::Store::scan`]. Holds a few hundred kilobytes at a time.
     pub(super) fn scan(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error> {
         self.each(Table::Types, |number, definition: TaskType| {
             let type_id = TypeId(u32::try_from(number).map_err(|_| {
@@ -47,17 +54,15 @@ impl Reader {
             visit(Event::Keyed(batch));
             Ok(())
         })?;
-        let mut last_id = None;
-        self.each(Table::Tasks, |id, spec: Spec| {
-            last_id = Some(TaskId(id));
-            visit(Event::Submitted { id: TaskId(id), spec });
-            Ok(())
-        })?;
         let mut last_seq = Seq::default();
-        self.each(Table::Events, |_, event: TaskEvent| {
+        self.each_ahead(Table::Events, |_, event: TaskEvent| {
             last_seq = event.seq;
             visit(Event::Changed(event));
-            Ok(())
+        })?;
+        let mut last_id = None;
+        self.each_ahead(Table::Tasks, |id, spec: Spec| {
+            last_id = Some(TaskId(id));
+            visit(Event::Submitted { id: TaskId(id), spec });
         })?;
         self.each(Table::Notes, |_, notes: LeaseNotes| {
             visit(Event::Leased(notes));
@@ -167,6 +172,43 @@ impl Reader {
         Ok(())
     }
 
+    /// As [`Reader::each`], for tables of millions of rows: another thread reads the
+    /// next ones while these are decoded and looked at.
+    fn each_ahead<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        mut visit: impl FnMut(u64, T),
+    ) -> Result<(), Error> {
+        let (sender, chunks) = mpsc::sync_channel(CHUNKS);
+        thread::scope(|scope| {
+            let reading = thread::Builder::new()
+                .name(format!("scan-{}", table.name()))
+                .spawn_scoped(scope, move || self.read_chunks(table, &sender))
+                .map_err(|error| Error::Failed { what: format!("no thread to scan: {error}") })?;
+            for chunk in chunks {
+                for (key, record) in chunk.rows() {
+                    visit(key, record::row::<T>(table, key.into(), record)?.value);
+                }
+            }
+            reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Sends all rows of a table, until nobody wants more.
+    fn read_chunks(&self, table: Table, chunks: &SyncSender<Chunk>) -> Result<(), Error> {
+        let mut chunk = Chunk::default();
+        for row in self.open::<u64>(table)?.iter().map_err(engine)? {
+            let (key, row) = row.map_err(engine)?;
+            chunk.push(key.value(), row.value());
+            if chunk.bytes.len() >= CHUNK_BYTES && chunks.send(std::mem::take(&mut chunk)).is_err()
+            {
+                return Ok(());
+            }
+        }
+        // Whoever wants no more has an error of its own.
+        chunks.send(chunk).or(Ok(()))
+    }
+
     /// Rows of a table, without the bytes that belong to them.
     fn values<T: DeserializeOwned>(
         &self,
@@ -194,6 +236,30 @@ impl Reader {
         table: Table,
     ) -> Result<ReadOnlyTable<K, &'static [u8]>, Error> {
         self.transaction.open_table(definition(table)).map_err(engine)
+    }
+}
+
+/// Rows as they are in the file, one after the other.
+#[derive(Default)]
+struct Chunk {
+    bytes: Vec<u8>,
+    /// Each one's key, and where it ends.
+    rows: Vec<(u64, usize)>,
+}
+
+impl Chunk {
+    fn push(&mut self, key: u64, record: &[u8]) {
+        self.bytes.extend_from_slice(record);
+        self.rows.push((key, self.bytes.len()));
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let mut start = 0;
+        self.rows.iter().map(move |&(key, end)| {
+            let record = &self.bytes[start..end];
+            start = end;
+            (key, record)
+        })
     }
 }
 

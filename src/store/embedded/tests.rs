@@ -29,6 +29,28 @@ fn filled(dir: &Path, durability: Durability) -> Embedded {
     store
 }
 
+/// Tasks of a store of [`many`].
+const MANY: u64 = 20_000;
+
+/// A store with more tasks than a scan reads ahead.
+fn many(dir: &Path) -> Embedded {
+    let store = Embedded::open(dir, Durability::Os).unwrap();
+    store.append(&group((1..=MANY).map(|id| submitted(id, &[b'p'; 100])))).unwrap();
+    store
+}
+
+#[test]
+fn a_scan_that_reads_ahead_shows_every_task_in_order() {
+    let dir = TempDir::new().unwrap();
+    let mut ids = Vec::new();
+    let scanned = many(dir.path()).scan(&mut |event| match event {
+        Event::Submitted { id, .. } => ids.push(id.0),
+        other => panic!("nobody stored {other:?}"),
+    });
+    assert_eq!(scanned.unwrap().last_id, Some(TaskId(MANY)));
+    assert!(ids.into_iter().eq(1..=MANY));
+}
+
 #[test]
 fn a_durability_is_read_from_the_word_that_it_prints() {
     for durability in [Durability::Sync, Durability::Os] {

@@ -223,11 +223,11 @@ impl Log {
         if let Some(end) = self.reserved {
             replay(&Event::IdsReserved { end });
         }
-        for (id, spec) in &self.tasks {
-            replay(&Event::Submitted { id: *id, spec: *spec });
-        }
         for event in &self.events {
             replay(&Event::Changed(event.clone()));
+        }
+        for (id, spec) in &self.tasks {
+            replay(&Event::Submitted { id: *id, spec: *spec });
         }
         for notes in self.notes.values() {
             queue.replay_notes(notes, now.plus(LEASE), |id| self.tasks.get(&id).copied());

@@ -5,7 +5,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::super::{Durability, Embedded, FILE};
-use super::filled;
+use super::{filled, many};
 use crate::core::id::TaskId;
 use crate::store::conformance::engines::{Dump, dump};
 use crate::store::{Error, Store};
@@ -112,4 +112,22 @@ fn a_damaged_record_is_named_and_the_others_are_read() {
     named(store.specs(&[TaskId(17)]).unwrap_err(), "record 17 of table tasks");
     named(store.tasks(&[TaskId(40)]).unwrap_err(), "record 40 of table payloads");
     assert!(store.specs(&[TaskId(40)]).unwrap()[0].is_some(), "a payload that nobody asks for");
+}
+
+#[test]
+fn a_scan_ends_at_a_damaged_record_however_many_follow_it() {
+    let dir = TempDir::new().unwrap();
+    drop(many(dir.path()));
+    {
+        let database = redb::Database::open(dir.path().join(FILE)).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let tasks = redb::TableDefinition::<u64, &[u8]>::new("tasks");
+        transaction.open_table(tasks).unwrap().insert(1, b"no row".as_slice()).unwrap();
+        transaction.commit().unwrap();
+    }
+    let store = Embedded::open(dir.path(), Durability::Os).unwrap();
+    let mut shown = 0;
+    let refused = store.scan(&mut |_| shown += 1).unwrap_err();
+    assert!(refused.to_string().contains("record 1 of table tasks"), "{refused}");
+    assert_eq!(shown, 0);
 }
