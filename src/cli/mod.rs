@@ -30,6 +30,9 @@ pub use exit::{Exit, Failure};
 use flags::LogFlags;
 use signals::Signals;
 
+/// The cores of a machine on which a role is faster with one thread of the runtime.
+const SMALL: usize = 2;
+
 /// A distributed task system in one binary: durable queue, workers, results.
 #[derive(Debug, Parser)]
 #[command(name = "taskgrid", version, propagate_version = true, max_term_width = 100)]
@@ -55,6 +58,23 @@ enum Command {
         /// For which shell
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// Whether more threads of the runtime would only stand in the way. A call needs one.
+    /// So does a role on a small machine: what it stores and what its handlers compute
+    /// have threads of their own, and a task that changes threads waits for each to wake.
+    /// A whole grid is several roles.
+    fn needs_one_thread(&self) -> bool {
+        let is_small = || std::thread::available_parallelism().is_ok_and(|n| n.get() <= SMALL);
+        match self {
+            Self::Client(_) | Self::Health(_) | Self::Completions { .. } => true,
+            Self::Nameservice(_) | Self::Dispatcher(_) | Self::Worker(_) | Self::Monitor(_) => {
+                is_small()
+            }
+            Self::Up(_) => false,
+        }
+    }
 }
 
 impl Cli {
@@ -90,8 +110,7 @@ impl Cli {
 
     /// Does what was asked, to its end.
     pub fn run(self) -> Result<Exit, Failure> {
-        let one_thread = matches!(self.command, Command::Client(_) | Command::Health(_));
-        let runtime = runtime(one_thread)?;
+        let runtime = runtime(self.command.needs_one_thread())?;
         let done = runtime.block_on(async {
             let signals = Signals::listen()?;
             match self.command {
@@ -132,7 +151,6 @@ fn no_colour() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-/// A call needs one thread; a role uses the cores.
 fn runtime(one_thread: bool) -> Result<Runtime, Failure> {
     let mut builder =
         if one_thread { Builder::new_current_thread() } else { Builder::new_multi_thread() };
