@@ -113,7 +113,8 @@ impl Embedded {
         if is_new {
             create(&directory, &medium)?;
         }
-        let database = load(&directory, &medium, is_new || directory.was_closed())?;
+        let past = if is_new || directory.was_closed() { Past::Closed } else { Past::Crashed };
+        let database = load(&directory, &medium, past)?;
         Ok(Self { database: RwLock::new(Some(database)), medium, directory })
     }
 
@@ -195,7 +196,7 @@ impl Store for Embedded {
         // The old handle must be gone before the file is opened anew.
         drop(guard.take());
         self.medium.expect_space();
-        *guard = Some(load(&self.directory, &self.medium, false)?);
+        *guard = Some(load(&self.directory, &self.medium, Past::Full)?);
         Ok(())
     }
 }
@@ -219,21 +220,32 @@ fn create(directory: &Directory, medium: &Arc<Medium>) -> Result<(), Error> {
     let file = directory.create(FILE_IN_THE_MAKING)?;
     medium.synced(|| {
         let backend = Backend::new(file, Arc::clone(medium));
-        let database = builder().create_with_backend(backend).map_err(engine)?;
+        let database = builder(CACHE_BYTES).create_with_backend(backend).map_err(engine)?;
         tables::initialize(&database)
     })?;
     directory.rename(&in_the_making, FILE)
 }
 
+/// What became of the file before it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Past {
+    /// It was closed in good order.
+    Closed,
+    /// It was not.
+    Crashed,
+    /// There was no space for a write, and may be none yet.
+    Full,
+}
+
 /// Opens the database, checks all of it, and its format.
-fn load(directory: &Directory, medium: &Arc<Medium>, was_closed: bool) -> Result<Database, Error> {
+fn load(directory: &Directory, medium: &Arc<Medium>, past: Past) -> Result<Database, Error> {
     let path = directory.join(FILE);
     let file = directory.open_file(FILE)?;
     let unreadable = |source| Error::Unusable { path: path.clone(), source };
     if file.metadata().map_err(unreadable)?.len() == 0 {
         return Err(not_sound(&path, "it is empty"));
     }
-    if !was_closed {
+    if past != Past::Closed {
         tracing::info!(path = %path.display(), "dropping cached pages of the store before it is read");
         backend::distrust_the_page_cache(&file).map_err(|source| Error::Failed {
             what: format!("cannot sync {} before reading it: {source}", path.display()),
@@ -242,9 +254,18 @@ fn load(directory: &Directory, medium: &Arc<Medium>, was_closed: bool) -> Result
     // The engine may panic over bytes that it did not write. Nothing is shared
     // with it that outlives the panic, and a damaged file is to be refused.
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let checked = open(&checker(), file, medium, &path)?;
-        checked.close().map_err(engine)?;
-        let database = open(&builder(), directory.open_file(FILE)?, medium, &path)?;
+        let database = if past == Past::Full {
+            // Slower, and without the close, for whose notes there may be no space.
+            open(builder(CACHE_BYTES).set_check_integrity_on_open(true), file, medium, &path)?
+        } else {
+            // Checked without a cache: a page is looked at and let go, and one buffer that
+            // stays near takes a third of the time of many that do not. Closed, it has noted
+            // which pages are free, so that the next opening reads little else.
+            open(builder(0).set_check_integrity_on_open(true), file, medium, &path)?
+                .close()
+                .map_err(engine)?;
+            open(&builder(CACHE_BYTES), directory.open_file(FILE)?, medium, &path)?
+        };
         tables::check_format(&database, &path)?;
         Ok(database)
     }));
@@ -282,18 +303,9 @@ fn not_sound(path: &Path, what: &str) -> Error {
     }
 }
 
-fn builder() -> redb::Builder {
+fn builder(cache_bytes: usize) -> redb::Builder {
     let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
-    builder
-}
-
-/// Opens it once to check every page. Without a cache: a page is looked at and let go,
-/// and one buffer that stays near takes a third of the time of many that do not.
-/// Closed, it has noted which pages are free, so that the next opening reads little else.
-fn checker() -> redb::Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(0).set_check_integrity_on_open(true);
+    builder.set_cache_size(cache_bytes);
     builder
 }
 
