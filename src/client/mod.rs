@@ -62,9 +62,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 const WAITS_AT_ONCE: usize = 100;
 /// One call of a longer wait: short enough to outlive impatient proxies between.
 const WAIT_SLICE: Duration = Duration::from_secs(60);
-/// How long a submit waits for its tasks by itself: a short task is answered by that one
-/// call, and of a longer one the caller has the receipt soon.
-const SUBMIT_WAIT: Duration = Duration::from_millis(250);
+/// How long the submit of a run waits for its tasks by itself: a short task is answered by
+/// that one call, and of a longer one the caller has the receipt soon.
+pub const RUN_WAIT: Duration = Duration::from_millis(250);
 
 /// A client of one dispatcher. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
@@ -265,20 +265,19 @@ impl Client {
         wait: Duration,
     ) -> Result<Run, Error> {
         let deadline = Instant::now().checked_add(wait);
-        let at_first =
-            if tasks.len() > limits::IDS { Duration::ZERO } else { wait.min(SUBMIT_WAIT) };
+        let at_first = if tasks.len() > limits::IDS { Duration::ZERO } else { wait.min(RUN_WAIT) };
         let permit = self.shared.waiting.acquire().await;
         let answer = self.submit_once(&self.shared.waits, tasks, options, at_first).await?;
         drop(permit);
-        let (receipt, mut found) = receipt(answer);
-        if found.len() != tasks.len() || !found.iter().all(has_ended) {
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            let wait = left.unwrap_or(Duration::MAX);
-            let options = GetOptions { wait, omit_payload: true, story: false };
-            return Ok(Run { found: self.get(&receipt.ids, options).await?, receipt });
+        let (receipt, found) = receipt(answer);
+        if found.len() == tasks.len() && found.iter().all(has_ended) {
+            let found = found.into_iter().map(Found::try_from).collect::<Result<_, _>>()?;
+            return Ok(Run { receipt, found });
         }
-        let found = found.drain(..).map(Found::try_from).collect::<Result<_, _>>()?;
-        Ok(Run { receipt, found })
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let wait = left.unwrap_or(Duration::MAX);
+        let options = GetOptions { wait, omit_payload: true, story: false };
+        Ok(Run { found: self.get(&receipt.ids, options).await?, receipt })
     }
 
     async fn submit_once(

@@ -1,6 +1,6 @@
 //! `taskgrid client send`: one task, and its result.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use clap::Args;
@@ -11,12 +11,8 @@ use super::super::flags::TaskFlags;
 use super::super::output::{self, Farewell, Format};
 use super::super::payload;
 use super::result::{self, UNLIMITED};
-use crate::client::{Client, Found, GetOptions, SubmitOptions, Task};
+use crate::client::{Client, Found, GetOptions, RUN_WAIT, SubmitOptions, Task};
 use crate::core::id::TaskId;
-
-/// A task that takes no longer is sent and answered in one call; of any other the id is
-/// known by then, for whoever does not want to wait.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
 
 /// Send one task, wait for it, and print its result
 #[derive(Debug, Args)]
@@ -67,7 +63,8 @@ impl Send {
         let wait = self.wait_for.map_or(UNLIMITED, Into::into);
         let began = Instant::now();
         let payload = task.payload().clone();
-        let mut run = client.run(&[task], &options, wait.min(FIRST_WAIT)).await?;
+        // The id of a task that takes longer is for whoever does not want to wait.
+        let mut run = client.run(&[task], &options, wait.min(RUN_WAIT)).await?;
         let Some(Found::Task(sent)) = run.found.first_mut() else {
             return result::print_ended(run.found, wait, format);
         };
