@@ -4,6 +4,11 @@
 //! Credit is what a worker said it takes: its slots, plus a prefetch for each of
 //! its types, less what it holds. What it holds is counted by what was sent and
 //! what it answered, never inferred.
+//!
+//! Of short tasks a prefetch is done between two reports, and the worker that comes to
+//! report a moment sooner would be given it all again, although its equals are no
+//! slower. So one that was given more than its share of the last tasks is filled only
+//! to a small depth, which keeps it busy, until the others have caught up.
 
 use std::collections::BTreeMap;
 
@@ -27,14 +32,37 @@ struct Serving {
     members: Vec<Member>,
     /// Where the search for the next one begins: after the one that was chosen last.
     turn: usize,
+    /// Tasks that were given lately, to all.
+    given: u64,
+    /// The weights of all that are not draining.
+    weight: u64,
 }
+
+/// What a worker takes beyond its slots, of one type.
+#[derive(Debug, Default)]
+struct Ahead {
+    /// Tasks that it said it takes.
+    tasks: u32,
+    /// Tasks that it was given lately.
+    given: u64,
+    /// What its share goes by: its slots and its prefetch. While it has announced none,
+    /// as much as the largest of the others: it may only have had no time to measure.
+    weight: u64,
+}
+
+/// Tasks of a type that make up "lately": beyond twice as many, all counts are halved.
+const LATELY: u64 = 8_192;
+/// Tasks that a worker may have been given beyond its share …
+const LEAD: u64 = 512;
+/// … before this is all it is given beyond its slots.
+const SHALLOW: u32 = 16;
 
 /// What one worker takes and holds.
 #[derive(Debug)]
 struct Load {
     slots: u32,
     held: u32,
-    prefetch: BTreeMap<TypeId, u32>,
+    prefetch: BTreeMap<TypeId, Ahead>,
     draining: bool,
     alone: Alone,
 }
@@ -64,12 +92,13 @@ impl Fleet {
     /// Adds a worker with what it serves and holds.
     pub fn join(&mut self, member: Member, types: &[TypeId], slots: u32, held: u32) {
         self.leave(member);
-        let prefetch = types.iter().map(|id| (*id, 0)).collect();
+        let prefetch = types.iter().map(|id| (*id, Ahead::default())).collect();
         let load = Load { slots, held, prefetch, draining: false, alone: Alone::No };
-        for type_id in load.prefetch.keys() {
-            self.by_type.entry(*type_id).or_default().members.push(member);
-        }
         self.members.insert(member, load);
+        for type_id in types {
+            self.by_type.entry(*type_id).or_default().members.push(member);
+            self.begin_shares(*type_id);
+        }
     }
 
     /// Takes a worker out.
@@ -79,21 +108,61 @@ impl Fleet {
             if let Some(serving) = self.by_type.get_mut(type_id) {
                 serving.members.retain(|other| *other != member);
             }
+            self.begin_shares(*type_id);
         }
     }
 
     /// Gives a worker nothing more.
     pub fn drain(&mut self, member: Member) {
-        if let Some(load) = self.members.get_mut(&member) {
-            load.draining = true;
+        let Some(load) = self.members.get_mut(&member) else { return };
+        load.draining = true;
+        let types: Vec<TypeId> = load.prefetch.keys().copied().collect();
+        for type_id in types {
+            self.begin_shares(type_id);
+        }
+    }
+
+    /// Begins to count who was given how much of a type: others share it now.
+    fn begin_shares(&mut self, type_id: TypeId) {
+        self.for_each_ahead(type_id, |_, ahead| ahead.given = 0);
+        if let Some(serving) = self.by_type.get_mut(&type_id) {
+            serving.given = 0;
+        }
+        self.weigh(type_id);
+    }
+
+    fn weigh(&mut self, type_id: TypeId) {
+        let (mut most, mut sum) = (0, 0);
+        self.for_each_ahead(type_id, |_, ahead| most = ahead.tasks.max(most));
+        self.for_each_ahead(type_id, |slots, ahead| {
+            let tasks = if ahead.tasks == 0 { most } else { ahead.tasks };
+            ahead.weight = u64::from(slots) + u64::from(tasks);
+            sum += ahead.weight;
+        });
+        if let Some(serving) = self.by_type.get_mut(&type_id) {
+            serving.weight = sum;
+        }
+    }
+
+    /// Does something with the slots and the prefetch of each that serves a type and is
+    /// not draining.
+    fn for_each_ahead(&mut self, type_id: TypeId, mut act: impl FnMut(u32, &mut Ahead)) {
+        let serving = self.by_type.get(&type_id).into_iter();
+        for member in serving.flat_map(|serving| &serving.members) {
+            let load = self.members.get_mut(member).filter(|load| !load.draining);
+            let Some(load) = load else { continue };
+            if let Some(ahead) = load.prefetch.get_mut(&type_id) {
+                act(load.slots, ahead);
+            }
         }
     }
 
     /// Sets how far ahead tasks of a type may be sent.
     pub fn set_prefetch(&mut self, member: Member, type_id: TypeId, tasks: u32) {
         let load = self.members.get_mut(&member);
-        if let Some(prefetch) = load.and_then(|load| load.prefetch.get_mut(&type_id)) {
-            *prefetch = tasks;
+        if let Some(ahead) = load.and_then(|load| load.prefetch.get_mut(&type_id)) {
+            ahead.tasks = tasks;
+            self.weigh(type_id);
         }
     }
 
@@ -155,12 +224,13 @@ impl Fleet {
     fn place_beside(&mut self, type_id: TypeId, need: Need) -> Option<Member> {
         let serving = self.by_type.get_mut(&type_id)?;
         let turn = serving.turn.checked_rem(serving.members.len())?;
+        let shares = Shares { given: serving.given, weight: serving.weight };
         let members = serving.members.iter().copied().enumerate();
         let in_turn = members.clone().skip(turn).chain(members.take(turn));
         let mut best: Option<(usize, Member, u64, u64)> = None;
         for (at, member) in in_turn {
             let Some(load) = self.members.get(&member) else { continue };
-            if !load.has_room(type_id, need) {
+            if !load.has_room(type_id, need, shares) {
                 continue;
             }
             let (held, slots) = (u64::from(load.held), u64::from(load.slots));
@@ -171,8 +241,25 @@ impl Fleet {
         }
         let (at, member, ..) = best?;
         serving.turn = at + 1;
-        self.members.get_mut(&member)?.held += 1;
+        serving.given += 1;
+        let load = self.members.get_mut(&member)?;
+        load.held += 1;
+        load.prefetch.get_mut(&type_id)?.given += 1;
+        if serving.given > 2 * LATELY {
+            self.halve_shares(type_id);
+        }
         Some(member)
+    }
+
+    fn halve_shares(&mut self, type_id: TypeId) {
+        let mut sum = 0;
+        self.for_each_ahead(type_id, |_, ahead| {
+            ahead.given /= 2;
+            sum += ahead.given;
+        });
+        if let Some(serving) = self.by_type.get_mut(&type_id) {
+            serving.given = sum;
+        }
     }
 
     /// A worker that holds nothing gets the task; if none does, the one that holds
@@ -209,7 +296,7 @@ impl Fleet {
 
 impl Load {
     fn room(&self, type_id: TypeId) -> u32 {
-        let ahead = self.prefetch.get(&type_id).copied().unwrap_or(0);
+        let ahead = self.prefetch.get(&type_id).map_or(0, |ahead| ahead.tasks);
         match self.alone {
             Alone::No if !self.draining => {
                 self.slots.saturating_add(ahead).saturating_sub(self.held)
@@ -218,12 +305,30 @@ impl Load {
         }
     }
 
-    fn has_room(&self, type_id: TypeId, need: Need) -> bool {
-        let ahead = match need {
-            Need::Any => self.prefetch.get(&type_id).copied().unwrap_or(0),
-            Need::FreeSlot | Need::Alone(_) => 0,
+    fn has_room(&self, type_id: TypeId, need: Need, shares: Shares) -> bool {
+        let beyond = match (need, self.prefetch.get(&type_id)) {
+            (Need::Any, Some(ahead)) if shares.is_exceeded_by(ahead) => {
+                ahead.tasks.min(self.slots.max(SHALLOW))
+            }
+            (Need::Any, Some(ahead)) => ahead.tasks,
+            (Need::Any, None) | (Need::FreeSlot | Need::Alone(_), _) => 0,
         };
-        !self.draining && self.alone == Alone::No && self.held < self.slots.saturating_add(ahead)
+        !self.draining && self.alone == Alone::No && self.held < self.slots.saturating_add(beyond)
+    }
+}
+
+/// How much of a type was given lately, and what all its workers weigh.
+#[derive(Debug, Clone, Copy)]
+struct Shares {
+    given: u64,
+    weight: u64,
+}
+
+impl Shares {
+    /// Whether a worker was given more than its share and the lead that is allowed:
+    /// given - lead > all given * weight / all weights, without dividing.
+    fn is_exceeded_by(self, ahead: &Ahead) -> bool {
+        ahead.given.saturating_sub(LEAD) * self.weight > self.given * ahead.weight
     }
 }
 

@@ -58,6 +58,60 @@ fn credit_is_slots_and_the_prefetch_of_the_type() {
 }
 
 #[test]
+fn equal_workers_share_short_tasks_although_one_reports_half_as_often() {
+    let mut fleet = prefetching(&[(1, 2, 1024), (2, 2, 1024)]);
+    let counts = run_turns(&mut fleet, 10, |turn| match turn % 2 {
+        0 => vec![Member(1), Member(2)],
+        _ => vec![Member(1)],
+    });
+    let (less, more) = (counts[&Member(2)], counts[&Member(1)]);
+    assert!(less * 3 >= more * 2, "{less}:{more}");
+}
+
+#[test]
+fn a_worker_ahead_of_its_equals_is_still_given_what_keeps_it_busy() {
+    for (slots, depth) in [(2, 2 + 16), (64, 64 + 64)] {
+        let mut fleet = prefetching(&[(1, slots, 1024), (2, slots, 1024)]);
+        run_turns(&mut fleet, 10, |_| vec![Member(1)]);
+        assert_eq!((fleet.held(Member(1)), fleet.held(Member(2))), (depth, slots + 1024));
+    }
+}
+
+#[test]
+fn a_worker_alone_is_filled_as_far_as_it_said() {
+    let mut fleet = prefetching(&[(1, 2, 1024)]);
+    let counts = run_turns(&mut fleet, 100, |_| vec![Member(1)]);
+    assert_eq!(counts[&Member(1)], 102_600);
+}
+
+#[test]
+fn shares_go_by_what_workers_say_they_take() {
+    let mut fleet = prefetching(&[(1, 2, 1024), (2, 2, 100)]);
+    let counts = run_turns(&mut fleet, 100, |_| vec![Member(1), Member(2)]);
+    assert_eq!((counts[&Member(1)], counts[&Member(2)]), (102_600, 10_200), "nobody leads");
+}
+
+#[test]
+fn a_worker_that_has_measured_sooner_waits_for_one_that_has_not() {
+    let mut fleet = prefetching(&[(1, 2, 1024), (2, 2, 0)]);
+    run_turns(&mut fleet, 10, |_| vec![Member(1)]);
+    assert_eq!((fleet.held(Member(1)), fleet.held(Member(2))), (2 + 16, 2));
+}
+
+#[test]
+fn a_lead_is_forgotten_when_a_worker_joins_drains_or_leaves() {
+    let join: fn(&mut Fleet) = |fleet| fleet.join(Member(3), &[TYPE], 2, 0);
+    for change in [join, |fleet| fleet.drain(Member(2)), |fleet| fleet.leave(Member(2))] {
+        let mut fleet = prefetching(&[(1, 2, 1024), (2, 2, 1024)]);
+        run_turns(&mut fleet, 10, |_| vec![Member(1)]);
+        assert_eq!(fleet.held(Member(1)), 2 + 16);
+        change(&mut fleet);
+        run_turns(&mut fleet, 1, |_| Vec::new());
+        assert!(fleet.held(Member(1)) > 2 + 16);
+    }
+}
+
+#[test]
 fn a_worker_gets_only_types_that_it_serves() {
     let mut fleet = fleet(&[(1, 4, 0)]);
     assert_eq!(fleet.place(OTHER, Need::Any), None);
@@ -338,6 +392,41 @@ fn shares(fleet: &mut Fleet, tasks: u32) -> [u32; 3] {
         let member = fleet.place(TYPE, Need::Any).unwrap();
         counts[usize::try_from(member.0).unwrap() - 1] += 1;
         fleet.release(member);
+    }
+    counts
+}
+
+/// Workers that serve one type: id, slots, prefetch.
+fn prefetching(workers: &[(u64, u32, u32)]) -> Fleet {
+    let mut fleet = Fleet::default();
+    for (id, slots, prefetch) in workers {
+        fleet.join(Member(*id), &[TYPE], *slots, 0);
+        fleet.set_prefetch(Member(*id), TYPE, *prefetch);
+    }
+    fleet
+}
+
+fn release_all(fleet: &mut Fleet, member: Member) {
+    for _ in 0..fleet.held(member) {
+        fleet.release(member);
+    }
+}
+
+/// Places an endless backlog in turns, before each of which some report all they
+/// hold; tells how many each got.
+fn run_turns(
+    fleet: &mut Fleet,
+    turns: u32,
+    reporting: impl Fn(u32) -> Vec<Member>,
+) -> BTreeMap<Member, u32> {
+    let mut counts = BTreeMap::new();
+    for turn in 0..turns {
+        for member in reporting(turn) {
+            release_all(fleet, member);
+        }
+        while let Some(member) = fleet.place(TYPE, Need::Any) {
+            *counts.entry(member).or_default() += 1;
+        }
     }
     counts
 }

@@ -66,12 +66,14 @@ pub(super) struct Unnoted {
 }
 
 impl Scheduler {
-    /// Leases and sends whatever can be sent. The types take turns, beginning after
-    /// the one that was served last: one with an endless backlog must not keep a
-    /// worker that serves others too for itself.
-    pub(super) fn assign(&mut self) {
+    /// Leases and sends what can be sent, up to [`TURN`] tasks of each type, and tells
+    /// whether more may follow. The types take turns, beginning after the one that was
+    /// served last: one with an endless backlog must not keep a worker that serves
+    /// others too for itself. That a turn is short lets the reports of other workers in:
+    /// whoever reports first must not be given all that waits.
+    pub(super) fn assign(&mut self) -> bool {
         if self.draining || !self.gate.is_open(self.last_turn) {
-            return;
+            return false;
         }
         let mut types: Vec<TypeId> = self.queue.lanes.ready_types().collect();
         let served = types.partition_point(|type_id| *type_id <= self.served_last);
@@ -79,9 +81,8 @@ impl Scheduler {
         for type_id in &types {
             self.assign_alone(*type_id);
         }
-        while !types.is_empty() {
-            types.retain(|type_id| self.assign_some(*type_id));
-        }
+        types.retain(|type_id| self.assign_some(*type_id));
+        !types.is_empty()
     }
 
     /// Places the next task of a type that must run alone, or sets a worker aside.

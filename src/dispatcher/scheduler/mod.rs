@@ -224,7 +224,7 @@ impl Scheduler {
     /// Runs until the shutdown, or until the store fails.
     pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<(), store::Error> {
         let mut messages = Vec::with_capacity(TURN);
-        let mut asked = true;
+        let (mut asked, mut unfinished) = (true, false);
         let sleep = tokio::time::sleep_until(Instant::now());
         tokio::pin!(sleep);
         loop {
@@ -235,13 +235,15 @@ impl Scheduler {
                 // Once nobody can ask any more it answers at once, for ever.
                 taken = self.inbox.recv_many(&mut messages, TURN), if asked => asked = taken > 0,
                 () = sleep.as_mut() => {}
+                // Behind what the sockets have by now.
+                () = tokio::task::yield_now(), if unfinished => {}
             }
             self.begin_turn();
             for message in messages.drain(..) {
                 self.handle(message);
             }
             self.upkeep();
-            self.assign();
+            unfinished = self.assign();
             self.send_frames();
             self.commit();
             if let Some(error) = self.announced_end.take() {
