@@ -1,11 +1,11 @@
 //! Full disks and failed syncs.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tempfile::TempDir;
 
-use super::super::{Durability, Embedded};
+use super::super::{Durability, Embedded, FILE};
 use super::filled;
 use crate::core::id::TaskId;
 use crate::store::conformance::engines::dump;
@@ -16,6 +16,8 @@ use crate::store::{Error, Store};
 #[derive(Debug, Default)]
 pub(in crate::store::embedded) struct Faults {
     no_space: AtomicBool,
+    /// Bytes of the file that have space; 0 for all.
+    space: AtomicU64,
     no_sync: AtomicBool,
 }
 
@@ -25,14 +27,21 @@ impl Faults {
         self.no_space.store(full, Ordering::SeqCst);
     }
 
+    /// Lets writes beyond so many bytes find no space, as on a disk that others have
+    /// filled; 0 for none.
+    pub(super) fn limit_space(&self, bytes: u64) {
+        self.space.store(bytes, Ordering::SeqCst);
+    }
+
     /// Lets every sync fail.
     pub(super) fn fail_syncs(&self, fail: bool) {
         self.no_sync.store(fail, Ordering::SeqCst);
     }
 
-    /// Called before each write.
-    pub(in crate::store::embedded) fn write(&self) -> io::Result<()> {
-        if self.no_space.load(Ordering::SeqCst) {
+    /// Called before each write, with where it ends.
+    pub(in crate::store::embedded) fn write(&self, end: u64) -> io::Result<()> {
+        let space = self.space.load(Ordering::SeqCst);
+        if self.no_space.load(Ordering::SeqCst) || (space > 0 && end > space) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
@@ -68,6 +77,30 @@ fn a_full_disk_loses_the_group_and_nothing_else_and_the_store_reopens() {
         store.reopen().unwrap();
         assert_eq!(dump(&store), before);
         store.append(&group([submitted(1_000, b"")])).unwrap();
+        drop(store);
+        let store = Embedded::open(dir.path(), durability).unwrap();
+        assert!(store.tasks(&[TaskId(1_000)]).unwrap()[0].is_some());
+    }
+}
+
+#[test]
+fn a_store_on_a_full_disk_is_read_while_it_is_full() {
+    for durability in [Durability::Sync, Durability::Os] {
+        let dir = TempDir::new().unwrap();
+        let store = filled(dir.path(), durability);
+        let before = dump(&store);
+        // The file is longer than what was written into it, and the rest has no space.
+        let bytes = std::fs::read(dir.path().join(FILE)).unwrap();
+        let written = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        store.medium.faults.limit_space(u64::try_from(written).unwrap());
+        for _ in 0..3 {
+            let refused = store.append(&group([submitted(1_000, &vec![1; 8 << 20])]));
+            assert!(matches!(refused, Err(Error::Full)), "{refused:?}");
+            store.reopen().unwrap();
+            assert_eq!(dump(&store), before);
+        }
+        store.medium.faults.limit_space(0);
+        store.append(&group([submitted(1_000, &vec![1; 8 << 20])])).unwrap();
         drop(store);
         let store = Embedded::open(dir.path(), durability).unwrap();
         assert!(store.tasks(&[TaskId(1_000)]).unwrap()[0].is_some());
