@@ -38,8 +38,9 @@ impl Faults {
         self.no_sync.store(fail, Ordering::SeqCst);
     }
 
-    /// Called before each write, with where it ends.
-    pub(in crate::store::embedded) fn write(&self, end: u64) -> io::Result<()> {
+    /// Called before each write.
+    pub(in crate::store::embedded) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let end = offset + u64::try_from(bytes.len()).expect("the file holds it");
         let space = self.space.load(Ordering::SeqCst);
         if self.no_space.load(Ordering::SeqCst) || (space > 0 && end > space) {
             return Err(io::ErrorKind::StorageFull.into());
