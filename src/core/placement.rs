@@ -54,7 +54,8 @@ struct Ahead {
 const LATELY: u64 = 8_192;
 /// Tasks that a worker may have been given beyond its share …
 const LEAD: u64 = 512;
-/// … before this is all it is given beyond its slots.
+/// … before it is given no more than this beyond its slots, or as many as its slots
+/// where they are more.
 const SHALLOW: u32 = 16;
 
 /// What one worker takes and holds.
