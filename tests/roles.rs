@@ -23,6 +23,7 @@ mod http;
 #[path = "roles/monitor.rs"]
 mod monitor;
 #[path = "roles/process.rs"]
+#[expect(dead_code, reason = "the campaigns ask more of a process")]
 mod process;
 #[path = "roles/readme.rs"]
 mod readme;

@@ -3,6 +3,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde_json::Value;
@@ -80,9 +81,14 @@ impl Grid {
     /// Kills the dispatcher, and starts it again as it was.
     pub(crate) fn crash_dispatcher(&mut self) {
         self.dispatcher.kill();
-        self.dispatcher =
-            dispatcher(self.dispatcher_addr, self.nameservice_addr, self.dir.path(), &self.flags);
+        self.dispatcher = Process::spawn(self.dispatcher_again(), b"");
         assert_eq!(self.dispatcher.addr(), self.dispatcher_addr);
+    }
+
+    /// What starts the dispatcher as it was, once it is gone.
+    pub(crate) fn dispatcher_again(&self) -> Command {
+        let (listen, nameservice) = (self.dispatcher_addr, self.nameservice_addr);
+        dispatcher_command(listen, nameservice, self.dir.path(), &self.flags)
     }
 
     /// Where the dispatcher's data is.
@@ -148,6 +154,15 @@ pub(crate) fn dispatcher(
     dir: &Path,
     flags: &[String],
 ) -> Process {
+    Process::spawn(dispatcher_command(listen, nameservice, dir, flags), b"")
+}
+
+fn dispatcher_command(
+    listen: SocketAddr,
+    nameservice: SocketAddr,
+    dir: &Path,
+    flags: &[String],
+) -> Command {
     let (host, port) = (listen.ip().to_string(), listen.port().to_string());
     let mut command = taskgrid(&["dispatcher", "--host", &host, "--port", &port]);
     command.args(["--nameservice", &nameservice.to_string()]);
@@ -155,7 +170,7 @@ pub(crate) fn dispatcher(
         command.args(["--lease", LEASE]);
     }
     command.arg("--data-dir").arg(dir).args(flags);
-    Process::spawn(command, b"")
+    command
 }
 
 /// A worker of one type.
