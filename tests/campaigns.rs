@@ -1,0 +1,135 @@
+//! Campaigns: a grid of real processes under load, faults of one kind, and a checker that
+//! reads what clients and workers saw and says whether the promises were kept.
+//!
+//! ```sh
+//! cargo test --test campaigns                                            # all of them, short
+//! cargo test --release --test campaigns -- crashes --seed 7              # one of them again
+//! cargo test --release --test campaigns -- crashes --full                # as much as is promised
+//! ```
+//!
+//! To add one: a file in `tests/campaigns` with `pub(crate) fn run(run: &Run) -> Ran`, its
+//! `mod` below, and a line in [`ALL`]. It takes a [`site::Site`] (a grid, workers, the
+//! history), begins a [`load::Load`] on it, does its harm, writes into the history what it
+//! did ([`history::Fact`]), has the site settled and the history checked ([`checker`]), and
+//! tells its figures in a [`campaign::Report`]. What proves that the faults bit goes in with
+//! [`campaign::Report::at_least`]: below its floor a run fails, even if nothing else is wrong.
+//! What it needs and does not find it answers with [`campaign::Ran::NotRun`].
+
+#![expect(clippy::unwrap_used, reason = "what goes wrong in a test shall end it")]
+#![expect(clippy::print_stderr, clippy::print_stdout, reason = "a campaign tells what came of it")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+#[path = "campaigns/campaign.rs"]
+mod campaign;
+#[path = "campaigns/checker.rs"]
+mod checker;
+#[path = "campaigns/crashes.rs"]
+mod crashes;
+#[path = "simulation/dice.rs"]
+mod dice;
+#[path = "roles/grid.rs"]
+#[expect(dead_code, reason = "the tests of the roles ask more of a grid")]
+mod grid;
+#[path = "campaigns/history.rs"]
+mod history;
+#[path = "campaigns/load.rs"]
+mod load;
+#[path = "campaigns/options.rs"]
+mod options;
+#[path = "campaigns/points.rs"]
+mod points;
+#[path = "roles/process.rs"]
+#[expect(dead_code, reason = "the tests of the roles ask more of a process")]
+mod process;
+#[path = "campaigns/site.rs"]
+mod site;
+#[path = "campaigns/strace.rs"]
+mod strace;
+#[path = "campaigns/waits.rs"]
+mod waits;
+#[path = "campaigns/work.rs"]
+mod work;
+#[path = "campaigns/worker.rs"]
+mod worker;
+
+use campaign::{Campaign, Ran, Report, Run};
+use options::Options;
+
+/// All campaigns, in the order in which they run.
+static ALL: [Campaign; 1] = [Campaign {
+    name: "crashes",
+    about: "the dispatcher is killed at random moments and at named points",
+    run: crashes::run,
+}];
+
+/// Set where what a campaign needs must be there: one that cannot run is a failure.
+const MUST_RUN: &str = "TASKGRID_TEST_CAMPAIGNS";
+
+/// What is told on stdout of each.
+#[derive(serde::Serialize)]
+struct Line<'a> {
+    campaign: &'a str,
+    seed: u64,
+    size: String,
+    seconds: u64,
+    figures: &'a Report,
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1).peekable();
+    if arguments.next_if(|word| word == worker::WORD).is_some() {
+        return worker::main(arguments);
+    }
+    let options = Options::read();
+    let chosen = options.choose(&ALL);
+    if options.lists() {
+        for campaign in chosen {
+            println!("{}: test", campaign.name);
+        }
+        return ExitCode::SUCCESS;
+    }
+    if chosen.is_empty() {
+        let names: Vec<&str> = ALL.iter().map(|campaign| campaign.name).collect();
+        eprintln!("no such campaign; there are: {}", names.join(", "));
+        // A name that was meant for other tests is nobody's mistake.
+        return ExitCode::from(u8::from(options.is_for_campaigns()));
+    }
+    let run = options.run();
+    let failed = chosen.iter().filter(|campaign| !carry_out(campaign, run)).count();
+    ExitCode::from(u8::from(failed > 0))
+}
+
+/// Runs one, and tells what came of it; whether it is well.
+fn carry_out(campaign: &Campaign, run: Run) -> bool {
+    let Campaign { name, about, .. } = campaign;
+    let Run { seed, size } = run;
+    eprintln!("--- {name}, {size}, seed {seed}: {about}");
+    let began = Instant::now();
+    let ran = catch_unwind(AssertUnwindSafe(|| (campaign.run)(&run)));
+    let seconds = began.elapsed().as_secs();
+    let is_well = match ran {
+        Ok(Ran::Done(report)) => {
+            let size = size.to_string();
+            let line = Line { campaign: name, seed, size, seconds, figures: &report };
+            println!("{}", serde_json::to_string(&line).unwrap());
+            report.complaints().iter().for_each(|what| eprintln!("VIOLATION {name}: {what}"));
+            report.complaints().is_empty()
+        }
+        Ok(Ran::NotRun(wanted)) => {
+            eprintln!("\n!!! NOT RUN: {name}: it needs {wanted}\n");
+            #[expect(clippy::disallowed_methods, reason = "a switch of the machine, not of a run")]
+            std::env::var_os(MUST_RUN).is_none()
+        }
+        // What it was is told where it happened.
+        Err(_) => {
+            eprintln!("VIOLATION {name}: it could not go on, after {seconds} s");
+            false
+        }
+    };
+    let again = format!("cargo test --release --test campaigns -- {name}{}", options::again(run));
+    eprintln!("--- {name}: {}; again: {again}", if is_well { "well" } else { "FAILED" });
+    is_well
+}

@@ -1,0 +1,130 @@
+//! Named points at which the dispatcher is killed: what the system calls of a commit and
+//! of a start tell apart. The second half of the campaign `crashes`.
+//!
+//! ```text
+//!  append ──▶ sync ──▶ answers          a start: reads ──▶ repair, epoch ──▶ syncs ──▶ listens
+//!  pwrite64   fdatasync  writev                  pread64    pwrite64         fdatasync
+//! ```
+//!
+//! A kill as a call is entered is one before it. For one after it the thread is held
+//! when the call is over, and then the process is killed.
+
+use std::time::Duration;
+
+use super::campaign::{Report, Run};
+use super::dice::Dice;
+use super::load::{Load, Plan};
+use super::site::{Site, progress};
+use super::strace::{self, Effect};
+use super::waits::within;
+
+/// How long a point is waited for. A traced process is slow.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than the campaign takes to see that a thread is held. The tracer lets go of a
+/// killed process only when this is over.
+const HELD: Effect = Effect::HeldAfter(1_500);
+/// Ended tasks that are kept: so few that every group of commits trims.
+const KEPT: &str = "200";
+
+#[derive(Debug, Clone, Copy)]
+struct Point {
+    name: &'static str,
+    call: &'static str,
+    effect: Effect,
+    /// Which of these calls, one of `from` to `to`.
+    from: u64,
+    to: u64,
+    when: When,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// At once.
+    AtOnce,
+    /// Once clients wait for the next group, which is decided and not appended.
+    NextGroupWaits,
+}
+
+const fn point(name: &'static str, call: &'static str, effect: Effect, calls: (u64, u64)) -> Point {
+    Point { name, call, effect, from: calls.0, to: calls.1, when: When::AtOnce }
+}
+
+/// Points of a commit. The first syncs and writes are those of the start.
+const COMMIT: [Point; 7] = [
+    Point { when: When::NextGroupWaits, ..point("before_append", "fdatasync", HELD, (5, 40)) },
+    point("within_append", "pwrite64", Effect::Killed, (40, 400)),
+    point("before_sync", "fdatasync", Effect::Killed, (5, 40)),
+    point("after_sync", "fdatasync", HELD, (5, 40)),
+    point("before_answer", "writev", Effect::Killed, (10, 200)),
+    point("after_answer", "writev", HELD, (10, 200)),
+    point("after_growth", "ftruncate", HELD, (1, 2)),
+];
+
+/// Points of a commit that also trims.
+const TRIM: [Point; 3] = [
+    point("within_trim", "pwrite64", Effect::Killed, (40, 400)),
+    point("before_trim_sync", "fdatasync", Effect::Killed, (5, 40)),
+    point("after_trim_sync", "fdatasync", HELD, (5, 40)),
+];
+
+/// Points of the start after a kill.
+const START: [Point; 5] = [
+    point("start_reading", "pread64", Effect::Killed, (1, 60)),
+    point("start_writing", "pwrite64", Effect::Killed, (1, 10)),
+    point("start_before_sync", "fdatasync", Effect::Killed, (1, 3)),
+    point("start_after_sync", "fdatasync", HELD, (1, 3)),
+    point("start_before_drop_of_pages", "fadvise64", Effect::Killed, (1, 1)),
+];
+
+/// Hits each point, and has the histories checked.
+pub(super) fn run(run: &Run, report: &mut Report) {
+    let times = run.many(1, 20);
+    let mut dice = Dice::new(run.seed ^ 1);
+    let mut part = Report::default();
+    at(&[&COMMIT[..], &START[..]].concat(), times, &["--lease", "3s"], &mut dice, &mut part);
+    report.part("points", part);
+    let mut part = Report::default();
+    let flags = ["--lease", "3s", "--retain-tasks", KEPT];
+    at(&TRIM, times, &flags, &mut dice, &mut part);
+    report.part("trims", part);
+}
+
+fn at(points: &[Point], times: u64, flags: &[&str], dice: &mut Dice, report: &mut Report) {
+    let mut site = Site::with_workers(flags, 2);
+    let forgets = flags.contains(&KEPT);
+    let mut load = site.load(Plan { open: 400, forgets, ..Plan::default() }, dice.roll());
+    let mut stuck = Ok(());
+    for point in points {
+        let mut hits = 0;
+        for _ in 0..times {
+            stuck = stuck.and_then(|()| progress(&load, load.ended(), 50));
+            site.kill_dispatcher();
+            hits += u64::from(hit(&mut site, &load, point, dice));
+            site.start_dispatcher();
+            site.grid.dispatcher.addr();
+        }
+        report.at_least(point.name, hits, times);
+    }
+    if let Err(stuck) = stuck {
+        report.complain(stuck);
+    }
+    site.settle(&mut load, report);
+    drop(load);
+    site.check(report, forgets);
+}
+
+/// Starts the dispatcher, and kills it at the point; whether it got there.
+fn hit(site: &mut Site, load: &Load, point: &Point, dice: &mut Dice) -> bool {
+    let nth = dice.between(point.from, point.to);
+    let command = site.grid.dispatcher_again();
+    let mut traced = strace::start(&command, point.call, point.effect, nth);
+    let met =
+        within(PATIENCE, || strace::has_come(&mut traced, point.effect).then_some(())).is_some();
+    let waits = match point.when {
+        When::AtOnce => Some(()),
+        When::NextGroupWaits => within(PATIENCE, || load.is_asking().then_some(())),
+    };
+    traced.kill();
+    site.dispatcher_is_gone();
+    met && waits.is_some() && load.is_in_flight()
+}

@@ -1,0 +1,167 @@
+//! The workers of the campaigns: processes of the campaigns' own executable, which use
+//! the library as anybody would, and write down each execution as it begins and ends.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Parser;
+use rustix::process::{Signal, getpid, kill_process};
+use taskgrid::rpc::Listen;
+use taskgrid::shutdown::Shutdown;
+use taskgrid::worker::{Config, Context, Failure, Worker};
+
+use super::history::{Fact, How, Recorder};
+use super::process::Process;
+use super::work::{self, Deed, Work};
+
+/// The first argument of a process that is a worker.
+pub(crate) const WORD: &str = "serve-a-campaign";
+
+/// What a worker is told.
+#[derive(Debug, Clone, Parser)]
+#[command(no_binary_name = true)]
+pub(crate) struct Options {
+    /// Where to register.
+    #[arg(long)]
+    pub(crate) nameservice: String,
+    /// The file for what it sees.
+    #[arg(long)]
+    pub(crate) history: PathBuf,
+    /// Names the process in the history; no two have the same.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Its id in the grid, unless it is the name.
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) host: String,
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+    #[arg(long, default_value_t = 2)]
+    pub(crate) slots: u32,
+}
+
+impl Options {
+    pub(crate) fn new(nameservice: SocketAddr, history: &Path, name: &str) -> Self {
+        Self {
+            nameservice: nameservice.to_string(),
+            history: history.to_owned(),
+            name: name.to_owned(),
+            id: None,
+            host: "127.0.0.1".to_owned(),
+            port: 0,
+            slots: 2,
+        }
+    }
+
+    /// Starts a worker.
+    pub(crate) fn start(&self) -> Process {
+        let program = std::env::current_exe().expect("the path of this program is known");
+        let mut command = Command::new(program);
+        command.env_clear().args([WORD, "--nameservice", &self.nameservice]);
+        command.arg("--history").arg(&self.history);
+        command.args(["--name", &self.name, "--host", &self.host]);
+        command.args(["--port", &self.port.to_string(), "--slots", &self.slots.to_string()]);
+        if let Some(id) = &self.id {
+            command.args(["--id", id]);
+        }
+        Process::spawn(command, b"")
+    }
+}
+
+/// What the process of a worker does.
+pub(crate) fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
+    let options = Options::parse_from(arguments);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime can be built");
+    match runtime.block_on(serve(options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(options: Options) -> Result<(), Box<dyn std::error::Error>> {
+    let recorder = Recorder::append_to(&options.history)?;
+    let name = options.name.clone();
+    let config = Config {
+        listen: Listen { host: options.host, port: options.port, ..Listen::default() },
+        nameservices: vec![options.nameservice],
+        slots: Some(options.slots),
+        id: Some(options.id.unwrap_or_else(|| name.clone())),
+        ..Config::default()
+    };
+    let worker = Worker::builder()
+        .handle(work::TYPE, move |context, payload| {
+            let (recorder, worker) = (recorder.clone(), name.clone());
+            async move { run(&recorder, worker, &context, &payload).await }
+        })
+        .bind(config)
+        .await?;
+    eprintln!("listening address={}", worker.addr());
+    let shutdown = Shutdown::new();
+    let told = shutdown.clone();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::spawn(async move {
+        terminate.recv().await;
+        told.begin();
+    });
+    Ok(worker.run(shutdown).await?)
+}
+
+/// One execution.
+async fn run(
+    recorder: &Recorder,
+    worker: String,
+    context: &Context,
+    payload: &Bytes,
+) -> Result<Bytes, Failure> {
+    let work: Work = String::from_utf8_lossy(payload).parse()?;
+    let nonce = format!("{:016x}", rand::random::<u64>());
+    let token = context.token();
+    recorder.write(Fact::Started {
+        nonce: nonce.clone(),
+        task: context.task_id(),
+        name: work.name.clone(),
+        attempt: context.attempt(),
+        token: (token.epoch.boot, token.epoch.nonce, token.sequence),
+        worker,
+    });
+    let ended = |how| recorder.write(Fact::Ended { nonce: nonce.clone(), how });
+    let is_first = context.attempt() == 1;
+    match work.deed {
+        Deed::Take(millis) if millis > 0 => {
+            let span = Duration::from_millis(millis);
+            if tokio::time::timeout(span, context.cancelled()).await.is_ok() {
+                ended(How::Failed);
+                return Err(Failure::error("told to stop"));
+            }
+        }
+        Deed::Fail if is_first => {
+            ended(How::Failed);
+            return Err(Failure::error("as it was asked to").retry_after(Duration::ZERO));
+        }
+        Deed::Panic if is_first => {
+            ended(How::Failed);
+            panic!("as it was asked to");
+        }
+        Deed::Kill => {
+            kill_process(getpid(), Signal::KILL)?;
+            std::future::pending::<()>().await;
+        }
+        Deed::Give(bytes) => {
+            ended(How::Failed);
+            return Ok(vec![b'.'; bytes].into());
+        }
+        Deed::Take(_) | Deed::Fail | Deed::Panic => {}
+    }
+    ended(How::Done);
+    Ok(work::result(payload, &nonce).into())
+}
