@@ -100,6 +100,14 @@ impl Progress {
     pub fn runs_alone(&self, spec: &Spec) -> bool {
         spec.max_crashes > 0 && self.crashes >= spec.max_crashes
     }
+
+    /// Whether its next run must have a free slot: its last lease ended without a word of
+    /// its worker, which the task may have taken down before its start was heard of. In a
+    /// free slot it starts at once, so that a loss there can be charged.
+    #[must_use]
+    pub fn runs_at_once(&self) -> bool {
+        self.open
+    }
 }
 
 /// How a task stands.
@@ -198,7 +206,7 @@ pub struct Lease {
     pub started: Option<Timestamp>,
     /// Its loss is charged even if no start was reported: the start was stored
     /// before the push, because the task must not be started twice, or because
-    /// the dispatcher itself went down with it before.
+    /// a worker or the dispatcher itself went down with it before.
     pub charged: bool,
     /// Its loss was counted already, and then its worker came back with it: neither
     /// a failure nor another loss is counted again.

@@ -121,9 +121,10 @@ impl Scheduler {
 
     /// Leases one task to a worker and sends it, if one has room.
     fn place(&mut self, id: TaskId, spec: &Spec) -> bool {
-        let need = if self.queue.progress(id).runs_alone(spec) {
+        let progress = self.queue.progress(id);
+        let need = if progress.runs_alone(spec) {
             Need::Alone(id)
-        } else if spec.at_most_once() {
+        } else if spec.at_most_once() || progress.runs_at_once() {
             Need::FreeSlot
         } else {
             Need::Any
@@ -133,7 +134,7 @@ impl Scheduler {
         let holder = session.holder.clone();
         let type_index = session.type_index(spec.type_id);
         let is_cautious = id < self.inherited_below && self.last_turn < self.cautious_until;
-        let charged = spec.at_most_once() || is_cautious;
+        let charged = need != Need::Any || is_cautious;
         let now = self.last_turn;
         let until = now.plus(self.rules.lease);
         let note = self.queue.lease(id, spec, &holder, now, until, charged);

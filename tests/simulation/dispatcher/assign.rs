@@ -59,9 +59,10 @@ impl Dispatcher {
     }
 
     fn place(&mut self, id: TaskId, spec: &Spec, cx: &mut Turn<'_>) -> bool {
-        let need = if self.queue.progress(id).runs_alone(spec) {
+        let progress = self.queue.progress(id);
+        let need = if progress.runs_alone(spec) {
             Need::Alone(id)
-        } else if spec.at_most_once() {
+        } else if spec.at_most_once() || progress.runs_at_once() {
             Need::FreeSlot
         } else {
             Need::Any
@@ -70,7 +71,7 @@ impl Dispatcher {
         let Some(session) = self.sessions.get(&member) else { return false };
         let holder = session.holder.clone();
         let is_cautious = id < self.inherited_below && cx.now < self.cautious_until;
-        let charged = spec.at_most_once() || is_cautious;
+        let charged = need != Need::Any || is_cautious;
         let note = self.queue.lease(id, spec, &holder, cx.now, cx.now.plus(LEASE), charged);
         let (Some(note), Some((_, payload))) = (note, self.staged.remove(&id)) else {
             self.fleet.release(member);

@@ -63,6 +63,26 @@ async fn a_new_incarnation_loses_what_the_old_one_had_started() {
 }
 
 #[tokio::test]
+async fn a_task_that_kills_its_worker_before_its_start_is_heard_of_ends_as_poison() {
+    let world = World::new().await;
+    let id = world.submit(vec![task()]).await;
+    let mut dead = Vec::new();
+    for incarnation in 1..=5 {
+        let next = Hello { incarnation, session: incarnation, ..hello("w", 1) };
+        let mut worker = world.join(next).await;
+        assert_eq!(worker.assignment().await.task_id, id);
+        dead.push(worker);
+    }
+    let _last = world.join(Hello { incarnation: 6, session: 6, ..hello("w", 1) }).await;
+    world.durable().await;
+    let lost = (Status::Pending, Some(Reason::Lost));
+    let uncharged = (Status::Pending, Some(Reason::Released));
+    let poison = (Status::Failed, Some(Reason::Poison));
+    // It may have waited in a buffer once; in a free slot it has started.
+    assert_eq!(world.story(id), [uncharged, lost, lost, lost, poison]);
+}
+
+#[tokio::test]
 async fn a_refused_claim_is_answered_with_a_cancel() {
     let world = World::new().await;
     let mut old = world.join(hello("w", 1)).await;
