@@ -30,6 +30,10 @@ mod checker;
 mod crashes;
 #[path = "simulation/dice.rs"]
 mod dice;
+#[path = "campaigns/drains.rs"]
+mod drains;
+#[path = "campaigns/fleet.rs"]
+mod fleet;
 #[path = "roles/grid.rs"]
 #[expect(dead_code, reason = "the tests of the roles ask more of a grid")]
 mod grid;
@@ -41,6 +45,8 @@ mod load;
 mod options;
 #[path = "campaigns/points.rs"]
 mod points;
+#[path = "campaigns/poison.rs"]
+mod poison;
 #[path = "roles/process.rs"]
 #[expect(dead_code, reason = "the tests of the roles ask more of a process")]
 mod process;
@@ -54,16 +60,30 @@ mod waits;
 mod work;
 #[path = "campaigns/worker.rs"]
 mod worker;
+#[path = "campaigns/workers.rs"]
+mod workers;
 
 use campaign::{Campaign, Ran, Report, Run};
 use options::Options;
 
 /// All campaigns, in the order in which they run.
-static ALL: [Campaign; 1] = [Campaign {
-    name: "crashes",
-    about: "the dispatcher is killed at random moments and at named points",
-    run: crashes::run,
-}];
+static ALL: [Campaign; 3] = [
+    Campaign {
+        name: "crashes",
+        about: "the dispatcher is killed at random moments and at named points",
+        run: crashes::run,
+    },
+    Campaign {
+        name: "workers",
+        about: "workers are killed, stopped and replaced, and given tasks that kill them",
+        run: workers::run,
+    },
+    Campaign {
+        name: "drains",
+        about: "workers and the dispatcher are told to end, with streams and silent peers",
+        run: drains::run,
+    },
+];
 
 /// Set where what a campaign needs must be there: one that cannot run is a failure.
 const MUST_RUN: &str = "TASKGRID_TEST_CAMPAIGNS";

@@ -93,7 +93,6 @@ impl Report {
     }
 
     /// A figure with a ceiling, which is promised.
-    #[expect(dead_code, reason = "for the campaigns to come")]
     pub(crate) fn at_most(&mut self, name: &str, value: u64, ceiling: u64) {
         self.figure(name, value);
         if value > ceiling {
@@ -102,7 +101,6 @@ impl Report {
     }
 
     /// A figure that can only be this one.
-    #[expect(dead_code, reason = "for the campaigns to come")]
     pub(crate) fn exactly(&mut self, name: &str, value: u64, expected: u64) {
         self.figure(name, value);
         if value != expected {

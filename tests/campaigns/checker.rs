@@ -65,8 +65,20 @@ struct Execution {
     name: String,
     token: (u64, u64, u64),
     worker: String,
+    attempt: u32,
     at: u64,
     ended: Option<How>,
+    ended_at: u64,
+}
+
+/// An execution that was under way when its worker was lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) task: u64,
+    pub(crate) attempt: u32,
+    pub(crate) worker: String,
+    /// When the worker was lost.
+    pub(crate) at: u64,
 }
 
 /// What a history holds, in numbers.
@@ -143,6 +155,45 @@ impl History {
         }
     }
 
+    /// Executions that were under way when their workers were lost.
+    pub(crate) fn lost(&self) -> Vec<Lost> {
+        let mut all = Vec::new();
+        for run in self.executions.values() {
+            let moments = self.workers_lost.get(&run.worker).into_iter().flatten();
+            let during = moments.copied().find(|at| (run.at..run.ended_at).contains(at));
+            all.extend(during.map(|at| Lost {
+                task: run.task,
+                attempt: run.attempt,
+                worker: run.worker.clone(),
+                at,
+            }));
+        }
+        all
+    }
+
+    /// Results that were given when a later lease of their task had begun to run.
+    pub(crate) fn stale(&self) -> u64 {
+        let is_stale = |run: &&Execution| {
+            let mut others = self.tasks.get(&run.task).into_iter().flat_map(|s| self.runs(s));
+            run.ended == Some(How::Done)
+                && others.any(|other| other.token > run.token && other.at < run.ended_at)
+        };
+        count(self.executions.values().filter(is_stale).count())
+    }
+
+    /// How often a task was executed, and whether nothing else was under way on the last
+    /// one's worker.
+    pub(crate) fn ran(&self, task: u64) -> (u64, bool) {
+        let Some(story) = self.tasks.get(&task) else { return (0, false) };
+        let last = self.runs(story).max_by_key(|run| run.token);
+        let alone = last.is_some_and(|last| {
+            let others = self.executions.values().filter(|run| run.worker == last.worker);
+            let mut others = others.filter(|run| run.token != last.token);
+            others.all(|run| run.ended_at <= last.at)
+        });
+        (count(story.executions.len()), alone)
+    }
+
     fn take(&mut self, Line { at, fact }: Line) {
         match fact {
             Fact::Asked { key, hashes, at_most_once } => {
@@ -177,14 +228,16 @@ impl History {
                     self.task(id).expired = true;
                 }
             }
-            Fact::Started { nonce, task, name, attempt: _, token, worker } => {
+            Fact::Started { nonce, task, name, attempt, token, worker } => {
                 self.task(task).executions.push(nonce.clone());
-                let execution = Execution { task, name, token, worker, at, ended: None };
+                let (ended, ended_at) = (None, u64::MAX);
+                let execution =
+                    Execution { task, name, token, worker, attempt, at, ended, ended_at };
                 self.executions.insert(nonce, execution);
             }
             Fact::Ended { nonce, how } => {
                 if let Some(execution) = self.executions.get_mut(&nonce) {
-                    execution.ended = Some(how);
+                    (execution.ended, execution.ended_at) = (Some(how), at);
                 }
             }
             Fact::WorkerLost { worker } => {

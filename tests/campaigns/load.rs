@@ -43,8 +43,10 @@ pub(crate) struct Plan {
     pub(crate) at_most_once: u64,
     /// Batches in a thousand of which some tasks are cancelled.
     pub(crate) cancels: u64,
-    /// Tasks in a thousand that take up to 20 ms; the others take none.
+    /// Tasks in a thousand that take some time; the others take none.
     pub(crate) slow: u64,
+    /// How long those take at most, in milliseconds.
+    pub(crate) slow_millis: u64,
     /// Tasks in a thousand whose handler fails the first time, half of them by a panic.
     pub(crate) failing: u64,
     /// The dispatcher keeps so few ended tasks that clients may come too late.
@@ -60,6 +62,7 @@ impl Default for Plan {
             at_most_once: 30,
             cancels: 50,
             slow: 50,
+            slow_millis: 20,
             failing: 5,
             forgets: false,
         }
@@ -124,6 +127,20 @@ impl Load {
         Self { runtime, shared, clients, stop, end }
     }
 
+    /// Opens further watches, of which nothing is expected but that they are there.
+    pub(crate) fn also_watch(&self, count: usize) {
+        for _ in 0..count {
+            let (shared, end) = (Arc::clone(&self.shared), self.end.clone());
+            self.runtime.spawn(async move {
+                let Ok(mut watching) = shared.client().watch(Watch::default()).await else {
+                    return;
+                };
+                let watches = async { while watching.next().await.is_ok() {} };
+                tokio::select! { () = watches => {}, () = end.begun() => {} }
+            });
+        }
+    }
+
     /// Tasks with a receipt.
     pub(crate) fn receipted(&self) -> u64 {
         count(self.shared.books().receipted.len())
@@ -132,6 +149,11 @@ impl Load {
     /// Ends that were heard of.
     pub(crate) fn ended(&self) -> u64 {
         count(self.shared.books().ended.len())
+    }
+
+    /// Receipted tasks whose end was not heard of.
+    pub(crate) fn open(&self) -> u64 {
+        count(self.shared.books().open.len())
     }
 
     /// Whether a submit has no answer at this moment.
@@ -145,7 +167,6 @@ impl Load {
     }
 
     /// Submits tasks of the campaign's own, in batches, until each has a receipt.
-    #[expect(dead_code, reason = "for the campaigns to come")]
     pub(crate) fn submit(&self, key: &str, tasks: &[Work], options: fn(Task) -> Task) -> Vec<u64> {
         let (shared, mut ids) = (&self.shared, Vec::new());
         for (number, part) in tasks.chunks(PAGE).enumerate() {
@@ -170,13 +191,17 @@ impl Load {
     }
 
     /// Tasks as they stand, with their stories; what is read is written down.
-    #[expect(dead_code, reason = "for the campaigns to come")]
     pub(crate) fn read(&self, ids: &[u64]) -> Vec<TaskView> {
         self.runtime.block_on(self.shared.read(ids, Duration::ZERO))
     }
 
+    /// All receipted tasks, with their stories.
+    pub(crate) fn read_receipted(&self) -> Vec<TaskView> {
+        let ids = self.shared.books().receipted.clone();
+        ids.chunks(PAGE).flat_map(|ids| self.read(ids)).collect()
+    }
+
     /// What the dispatcher counts.
-    #[expect(dead_code, reason = "for the campaigns to come")]
     pub(crate) fn stats(&self) -> taskgrid::wire::v1::StatsResponse {
         let stats = self.runtime.block_on(async { self.shared.client().stats().await });
         stats.expect("a dispatcher tells its numbers")
@@ -280,7 +305,7 @@ impl Shared {
         let size = dice.between(1, self.plan.batch);
         let works = (0..size).map(|place| {
             let deed = if dice.chance(self.plan.slow) {
-                Deed::Take(dice.between(1, 20))
+                Deed::Take(dice.between(1, self.plan.slow_millis))
             } else if at_most_once || !dice.chance(self.plan.failing) {
                 Deed::Take(0)
             } else if dice.chance(500) {
