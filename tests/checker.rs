@@ -81,8 +81,11 @@ impl Made {
     }
 
     fn history(self) -> History {
-        let lines = self.facts.into_iter().zip(0..);
-        History::of(lines.map(|(fact, at)| Line { at, fact }).collect())
+        let mut history = History::default();
+        for (fact, at) in self.facts.into_iter().zip(0..) {
+            history.take(Line { at, fact });
+        }
+        history
     }
 
     /// Exactly these invariants complain.
@@ -323,5 +326,7 @@ fn a_torn_line_spoils_no_other() {
     let whole = serde_json::to_string(&Line { at: 1, fact: fact.clone() }).unwrap();
     let text = format!("\n{whole}\n\n{}\n{whole}\n", &whole[..10]);
     let line = Line { at: 1, fact };
-    assert_eq!(history::parse(&text), (vec![line.clone(), line], 1));
+    let mut lines = Vec::new();
+    let torn = history::parse(text.as_bytes(), |line| lines.push(line)).unwrap();
+    assert_eq!((lines, torn), (vec![line.clone(), line], 1));
 }

@@ -128,14 +128,6 @@ pub(crate) fn check(history: &History) -> Vec<String> {
 }
 
 impl History {
-    pub(crate) fn of(lines: Vec<Line>) -> Self {
-        let mut history = Self::default();
-        for line in lines {
-            history.take(line);
-        }
-        history
-    }
-
     /// Ended tasks may be forgotten: the dispatcher was told to keep only some.
     pub(crate) fn forgets(self) -> Self {
         Self { forgets: true, ..self }
@@ -194,7 +186,8 @@ impl History {
         (count(story.executions.len()), alone)
     }
 
-    fn take(&mut self, Line { at, fact }: Line) {
+    /// Sorts in what comes next.
+    pub(crate) fn take(&mut self, Line { at, fact }: Line) {
         match fact {
             Fact::Asked { key, hashes, at_most_once } => {
                 let batch = self.batches.entry(key).or_default();

@@ -7,7 +7,7 @@
 //! no other.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -129,20 +129,21 @@ impl Recorder {
         self.path.to_path_buf()
     }
 
-    /// All lines that are whole, and how many are not.
-    pub(crate) fn read(&self) -> io::Result<(Vec<Line>, u64)> {
-        Ok(parse(&std::fs::read_to_string(&self.path)?))
+    /// Hands over all lines that are whole, in their order; tells how many are not.
+    pub(crate) fn read(&self, take: impl FnMut(Line)) -> io::Result<u64> {
+        parse(BufReader::new(File::open(&self.path)?), take)
     }
 }
 
-/// The lines of a history that are whole, in their order, and how many are not.
-pub(crate) fn parse(text: &str) -> (Vec<Line>, u64) {
+/// Hands over the lines of a history that are whole, in their order; tells how many are not.
+pub(crate) fn parse(text: impl BufRead, mut take: impl FnMut(Line)) -> io::Result<u64> {
     let mut torn = 0;
-    let lines = text.lines().filter(|line| !line.is_empty());
-    let lines = lines.filter_map(|line| {
-        let parsed = serde_json::from_str(line).ok();
-        torn += u64::from(parsed.is_none());
-        parsed
-    });
-    (lines.collect(), torn)
+    for line in text.lines() {
+        let line = line?;
+        match serde_json::from_str(&line) {
+            Ok(line) => take(line),
+            Err(_) => torn += u64::from(!line.is_empty()),
+        }
+    }
+    Ok(torn)
 }

@@ -87,10 +87,16 @@ impl Site {
         load.read_all();
     }
 
+    /// The history up to now, and how many lines are torn.
+    pub(crate) fn history(&self) -> (History, u64) {
+        let mut history = History::default();
+        let torn = self.recorder.read(|line| history.take(line));
+        (history, torn.expect("the history can be read"))
+    }
+
     /// Checks the history, and tells its sums.
     pub(crate) fn check(self, report: &mut Report, forgets: bool) -> History {
-        let (lines, torn) = self.recorder.read().expect("the history can be read");
-        let history = History::of(lines);
+        let (history, torn) = self.history();
         let history = if forgets { history.forgets() } else { history };
         let sums = history.sums();
         report.figure("receipted", sums.receipted);
