@@ -163,14 +163,20 @@ impl History {
         all
     }
 
-    /// Results that were given when a later lease of their task had begun to run.
-    pub(crate) fn stale(&self) -> u64 {
-        let is_stale = |run: &&Execution| {
-            let mut others = self.tasks.get(&run.task).into_iter().flat_map(|s| self.runs(s));
-            run.ended == Some(How::Done)
-                && others.any(|other| other.token > run.token && other.at < run.ended_at)
-        };
-        count(self.executions.values().filter(is_stale).count())
+    /// Results that were given when a later lease of their task had begun to run; and those
+    /// of them that were given while it still ran.
+    pub(crate) fn stale(&self) -> (u64, u64) {
+        let given = self.executions.values().filter(|run| run.ended == Some(How::Done));
+        let (mut stale, mut contested) = (0, 0);
+        for run in given {
+            let story = self.tasks.get(&run.task).into_iter();
+            let others = story.flat_map(|story| self.runs(story));
+            let newer = others.filter(|other| other.token > run.token && other.at < run.ended_at);
+            let ends: Vec<u64> = newer.map(|other| other.ended_at).collect();
+            stale += u64::from(!ends.is_empty());
+            contested += u64::from(ends.iter().any(|end| *end > run.ended_at));
+        }
+        (stale, contested)
     }
 
     /// How often a task was executed, and whether nothing else was under way on the last

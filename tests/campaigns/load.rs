@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) slow: u64,
     /// How long those take at most, in milliseconds.
     pub(crate) slow_millis: u64,
+    /// Tasks in a thousand that take one to four seconds: longer than a lease of a second.
+    pub(crate) long: u64,
     /// Tasks in a thousand whose handler fails the first time, half of them by a panic.
     pub(crate) failing: u64,
     /// The dispatcher keeps so few ended tasks that clients may come too late.
@@ -63,6 +65,7 @@ impl Default for Plan {
             cancels: 50,
             slow: 50,
             slow_millis: 20,
+            long: 0,
             failing: 5,
             forgets: false,
         }
@@ -304,7 +307,9 @@ impl Shared {
         let at_most_once = dice.chance(self.plan.at_most_once);
         let size = dice.between(1, self.plan.batch);
         let works = (0..size).map(|place| {
-            let deed = if dice.chance(self.plan.slow) {
+            let deed = if dice.chance(self.plan.long) {
+                Deed::Take(dice.between(1_000, 4_000))
+            } else if dice.chance(self.plan.slow) {
                 Deed::Take(dice.between(1, self.plan.slow_millis))
             } else if at_most_once || !dice.chance(self.plan.failing) {
                 Deed::Take(0)

@@ -42,7 +42,8 @@ fn losses(run: &Run, report: &mut Report) {
     let (kills, zombies, mut dice) = (run.many(20, 1_000), run.many(9, 300), run.dice());
     let mut site = Site::start(&FLAGS);
     let mut fleet = Fleet::start(&mut site, WORKERS);
-    let plan = Plan { open: 200, batch: 20, slow: 1_000, slow_millis: 60, ..Plan::default() };
+    let plan =
+        Plan { open: 200, batch: 20, slow: 1_000, slow_millis: 60, long: 20, ..Plan::default() };
     let mut load = site.load(plan, dice.roll());
     odd_handlers(&load, report);
     if let Err(stuck) = harm(&mut site, &mut fleet, &load, kills, zombies, &mut dice) {
@@ -125,7 +126,10 @@ fn bite(history: &History, fenced: u64, kills: u64, zombies: u64, report: &mut R
     workers.dedup();
     let losses = kills + zombies;
     report.at_least("losses_with_executions", count(workers.len()), losses * 7 / 10);
-    report.figure("stale_results", history.stale());
+    let (stale, contested) = history.stale();
+    report.figure("stale_results", stale);
+    // A late result is refused for two reasons: the task has ended, or it runs anew.
+    report.at_least("stale_while_a_newer_one_ran", contested, (zombies / 10).max(1));
     report.at_least("stale_outcomes_refused", fenced, zombies * 250 / 300);
 }
 
