@@ -22,6 +22,7 @@ Commands:
   monitor      Run the monitor: the whole grid in numbers, over HTTP and gRPC, and a page to look at
   client       Send tasks, wait for results, see how tasks stand
   health       Ask a role over HTTP how it is: 0 if well, 1 if not, 5 if it does not answer
+  store        Look into a data directory that no dispatcher uses
   completions  Print a completion script for a shell
   help         Print this message or the help of the given subcommand(s)
 

@@ -33,6 +33,8 @@ mod refusals;
 mod shown;
 #[path = "roles/starts.rs"]
 mod starts;
+#[path = "roles/stores.rs"]
+mod stores;
 
 use grid::{Grid, TYPES};
 

@@ -27,6 +27,8 @@ pub enum Exit {
     NotAllowed,
     /// A key, a port or a data directory is in use for something else.
     Conflict,
+    /// The store is not what was written.
+    Damaged,
     /// A bug, or a broken system.
     Internal,
     /// Stopped by Ctrl-C.
@@ -47,6 +49,7 @@ impl Exit {
             Self::Refused => 6,
             Self::NotAllowed => 7,
             Self::Conflict => 8,
+            Self::Damaged => 9,
             Self::Internal => 70,
             Self::Interrupted => 130,
         }
@@ -225,7 +228,9 @@ impl From<store::Error> for Failure {
                 .hint("run the version that wrote it, or take another --data-dir"),
             Error::Full => Self::new(Exit::Refused, &error)
                 .hint("free space on that disk and start again: what was receipted is safe"),
-            _ => Self::new(Exit::Internal, &error),
+            Error::Damaged { .. } => Self::new(Exit::Damaged, &error)
+                .hint("`taskgrid store verify` with the same --data-dir tells what is damaged"),
+            Error::Failed { .. } => Self::new(Exit::Internal, &error),
         }
     }
 }

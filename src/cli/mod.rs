@@ -21,6 +21,7 @@ mod output;
 mod payload;
 mod roles;
 mod signals;
+mod store;
 
 #[cfg(test)]
 mod tests;
@@ -53,6 +54,7 @@ enum Command {
     Monitor(roles::Monitor),
     Client(client::ClientFlags),
     Health(health::Health),
+    Store(store::StoreFlags),
     /// Print a completion script for a shell
     Completions {
         /// For which shell
@@ -68,7 +70,7 @@ impl Command {
     fn needs_one_thread(&self) -> bool {
         let is_small = || std::thread::available_parallelism().is_ok_and(|n| n.get() <= SMALL);
         match self {
-            Self::Client(_) | Self::Health(_) | Self::Completions { .. } => true,
+            Self::Client(_) | Self::Health(_) | Self::Store(_) | Self::Completions { .. } => true,
             Self::Nameservice(_) | Self::Dispatcher(_) | Self::Worker(_) | Self::Monitor(_) => {
                 is_small()
             }
@@ -98,6 +100,7 @@ impl Cli {
             Command::Up(_)
             | Command::Client(_)
             | Command::Health(_)
+            | Command::Store(_)
             | Command::Completions { .. } => "warn",
             Command::Nameservice(_)
             | Command::Dispatcher(_)
@@ -124,6 +127,7 @@ impl Cli {
                 }
                 Command::Client(call) => interruptible(signals, call.run(&Shutdown::new())).await,
                 Command::Health(call) => interruptible(signals, call.run()).await,
+                Command::Store(call) => interruptible(signals, call.run()).await,
                 Command::Completions { shell } => completions(shell),
             }
         });

@@ -22,7 +22,7 @@ use crate::store;
 use crate::worker::{self, builtin};
 
 /// Where tasks and results are kept, unless told otherwise.
-const DATA_DIR: &str = "taskgrid-data";
+pub(super) const DATA_DIR: &str = "taskgrid-data";
 
 /// Run a whole grid in this process: nameservice, dispatcher, workers and monitor
 #[derive(Debug, Args)]

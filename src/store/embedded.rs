@@ -17,6 +17,7 @@ mod backend;
 mod directory;
 mod reader;
 mod tables;
+mod verify;
 mod writer;
 
 use std::fmt;
@@ -32,6 +33,7 @@ use self::backend::{Backend, Medium};
 use self::directory::Directory;
 use self::reader::Reader;
 use self::tables::engine;
+pub use self::verify::{Report, TableReport, verify};
 use self::writer::Writer;
 use super::{Error, Group, Recovered, Store, StoredEvent, StoredTask};
 use crate::core::event::{Event, TaskEvent};
@@ -283,14 +285,18 @@ fn open(
     path: &Path,
 ) -> Result<Database, Error> {
     let opened = builder.create_with_backend(Backend::new(file, Arc::clone(medium)));
-    opened.map_err(|error| match error {
+    opened.map_err(|error| not_opened(error, path))
+}
+
+fn not_opened(error: redb::DatabaseError, path: &Path) -> Error {
+    match error {
         redb::DatabaseError::UpgradeRequired(found) => Error::Format {
             path: path.to_owned(),
             found: u32::from(found),
             expected: tables::FORMAT,
         },
         other => engine(other),
-    })
+    }
 }
 
 fn not_sound(path: &Path, what: &str) -> Error {

@@ -22,7 +22,7 @@ use crate::core::id::{Epoch, Seq, TaskId};
 use crate::core::task::Spec;
 
 pub use self::committer::Committer;
-pub use self::embedded::{Durability, Embedded};
+pub use self::embedded::{Durability, Embedded, Report, TableReport, verify};
 pub use self::memory::Memory;
 
 /// An engine: memory, embedded, later PostgreSQL.
@@ -166,10 +166,12 @@ pub struct StoredEvent {
 #[non_exhaustive]
 pub enum Error {
     /// Another process has the directory. Nothing was touched.
-    #[error("the data directory {path} is in use by another process")]
+    #[error("the data directory {path} is in use by {}", whom(*pid))]
     InUse {
         /// The directory.
         path: std::path::PathBuf,
+        /// That process, where the system tells.
+        pid: Option<u32>,
     },
     /// The directory cannot be made or written. Nothing was touched.
     #[error("cannot use {path} as a data directory: {source}")]
@@ -204,6 +206,10 @@ pub enum Error {
         /// What the engine said.
         what: String,
     },
+}
+
+fn whom(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
 /// The complaint about an id or a place that was given a second time: a bug of

@@ -109,6 +109,11 @@ impl Process {
         self.stderr.wait(PATIENCE, probe)
     }
 
+    /// What the system knows it by.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it as a crash would, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();

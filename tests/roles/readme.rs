@@ -87,6 +87,14 @@ impl Reader {
             ["client", ..] => {
                 self.start(arguments).answer().succeeds();
             }
+            ["store", "verify", "--data-dir", dir] => {
+                // One whose dispatcher has ended.
+                let dispatcher = self.start(&["dispatcher", "--data-dir", dir]);
+                dispatcher.addr();
+                dispatcher.terminate();
+                dispatcher.answer().succeeds();
+                self.start(arguments).answer().succeeds();
+            }
             other => panic!("the README says taskgrid {other:?}, which nobody checks"),
         }
         true

@@ -4,7 +4,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::store::Error;
@@ -43,16 +43,27 @@ impl Directory {
             .mode(FILE_MODE)
             .open(&lock_path)
             .map_err(unusable)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => return Err(unusable(source)),
-        }
+        locked(lock.try_lock(), &lock, path)?;
         // Neither state is synced: it tells of the page cache, which does not
         // outlive the operating system either.
-        let mut state = [0; CLOSED.len()];
-        let was_closed = lock.read_exact_at(&mut state, 0).is_ok() && state == CLOSED;
+        let was_closed = says_closed(&lock);
         lock.write_all_at(OPEN, 0).map_err(unusable)?;
+        Ok(Self { path: path.to_owned(), lock, was_closed })
+    }
+
+    /// Keeps others from opening the store in a directory, and changes nothing in it.
+    /// Several may look at once.
+    pub(super) fn look_into(path: &Path) -> Result<Self, Error> {
+        let lock_path = path.join(LOCK);
+        let lock = match File::open(&lock_path) {
+            // Whoever has the store made the file first: nobody has it. The directory's
+            // own lock stands for it, which nobody else asks for.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(path),
+            opened => opened,
+        };
+        let lock = lock.map_err(|source| Error::Unusable { path: lock_path, source })?;
+        locked(lock.try_lock_shared(), &lock, path)?;
+        let was_closed = says_closed(&lock);
         Ok(Self { path: path.to_owned(), lock, was_closed })
     }
 
@@ -86,6 +97,11 @@ impl Directory {
         self.open_with(&options, name)
     }
 
+    /// A file that is there, to be read.
+    pub(super) fn read_file(&self, name: &str) -> Result<File, Error> {
+        self.open_with(OpenOptions::new().read(true), name)
+    }
+
     /// A file that is there.
     pub(super) fn open_file(&self, name: &str) -> Result<File, Error> {
         self.open_with(OpenOptions::new().read(true).write(true), name)
@@ -113,6 +129,37 @@ impl Drop for Directory {
             tracing::warn!(%error, "cannot unlock the data directory");
         }
     }
+}
+
+fn locked(tried: Result<(), TryLockError>, lock: &File, path: &Path) -> Result<(), Error> {
+    let path = path.to_owned();
+    match tried {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse { path, pid: who_holds(lock) }),
+        Err(TryLockError::Error(source)) => Err(Error::Unusable { path, source }),
+    }
+}
+
+fn says_closed(lock: &File) -> bool {
+    let mut state = [0; CLOSED.len()];
+    lock.read_exact_at(&mut state, 0).is_ok() && state == CLOSED
+}
+
+/// The process that has this file locked, where the system tells of it: a line of
+/// `/proc/locks` is `1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF`.
+fn who_holds(lock: &File) -> Option<u32> {
+    let metadata = lock.metadata().ok()?;
+    let device = metadata.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let file = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            [_, "FLOCK", _, _, pid, place, ..] if place == file => pid.parse().ok(),
+            _ => None,
+        }
+    })
 }
 
 /// Makes a directory and those above it, each with a synced entry.

@@ -264,7 +264,7 @@ impl Chunk {
 }
 
 /// The bytes that belong to a row.
-fn bytes_of(
+pub(super) fn bytes_of(
     place: Place<'_>,
     table: Table,
     blobs: &ReadOnlyTable<u64, &'static [u8]>,

@@ -1,0 +1,160 @@
+//! `taskgrid store`: what can be done with a data directory that no dispatcher uses.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use super::exit::{Exit, Failure};
+use super::output::{self, Format};
+use super::roles::DATA_DIR;
+use crate::store::{self, Report};
+
+/// Look into a data directory that no dispatcher uses
+#[derive(Debug, Args)]
+pub(super) struct StoreFlags {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Verify(Verify),
+}
+
+/// Read a whole store, and tell whether all of it is what was written
+///
+/// Ends with 0 if it is, with 9 if not. Nothing is changed in the directory. A store that
+/// was not closed in good order is looked at as the next start would find it. Pages that
+/// the store does not use are not looked at.
+#[derive(Debug, Args)]
+struct Verify {
+    /// Where tasks and results are kept
+    #[arg(
+        long,
+        env = "TASKGRID_DISPATCHER_DATA_DIR",
+        value_name = "DIR",
+        default_value = DATA_DIR
+    )]
+    data_dir: PathBuf,
+    /// The form of the summary
+    #[arg(short = 'o', long = "output", value_name = "FORMAT", value_enum, default_value = "text")]
+    form: Form,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Form {
+    Text,
+    Json,
+}
+
+impl StoreFlags {
+    /// Does what was asked, off the thread that hears of signals.
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let Verb::Verify(call) = self.verb;
+        let done = tokio::task::spawn_blocking(move || call.run()).await;
+        done.unwrap_or_else(|panic| Err(Failure::new(Exit::Internal, panic)))
+    }
+}
+
+impl Verify {
+    fn run(self) -> Result<Exit, Failure> {
+        // The engine may panic over what it did not write. That is found out, told of as
+        // damage, and not of interest to whoever looks at stderr.
+        std::panic::set_hook(Box::new(|_| {}));
+        let verified = store::verify(&self.data_dir);
+        drop(std::panic::take_hook());
+        let report = verified.map_err(|error| refused(error, &self.data_dir))?;
+        match self.form {
+            Form::Text => output::print(text(&report).as_bytes())?,
+            Form::Json => output::print_json(Format::Json, &[json(&report)], true)?,
+        }
+        let [first, ..] = &report.damages[..] else { return Ok(Exit::Done) };
+        let more = match report.damage_count {
+            0 | 1 => String::new(),
+            count => format!(", and {} more", count - 1),
+        };
+        let what = format!("{first}{more}");
+        Err(Failure::from(store::Error::Damaged { what }).hint(WHAT_TO_DO))
+    }
+}
+
+/// What is left to do with a damaged store.
+const WHAT_TO_DO: &str = "put back a copy of the directory, or move it away and begin anew; \
+                          look after the disk";
+
+fn refused(error: store::Error, data_dir: &Path) -> Failure {
+    match error {
+        store::Error::Unusable { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            let problem = format!("there is no store in {}", data_dir.display());
+            Failure::new(Exit::WrongInput, problem).hint("--data-dir says where it is")
+        }
+        store::Error::InUse { .. } => Failure::from(error)
+            .hint("stop the dispatcher first: a store is verified while nobody writes to it"),
+        other => other.into(),
+    }
+}
+
+fn text(report: &Report) -> String {
+    let rows = report.tables.iter();
+    let rows = rows.map(|table| [table.name.to_owned(), table.rows.to_string(), size(table.bytes)]);
+    let mut text = output::table(["TABLE", "RECORDS", "SIZE"], rows);
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    for damage in &report.damages {
+        writeln!(text, "damaged: {damage}").expect("a string takes it");
+    }
+    let shown = u64::try_from(report.damages.len()).unwrap_or(u64::MAX);
+    if shown < report.damage_count {
+        writeln!(text, "damaged: … and {} more", report.damage_count - shown)
+            .expect("a string takes it");
+    }
+    let file = format!("{} ({})", report.file.display(), size(report.file_bytes));
+    let state = if report.is_sound() { "sound" } else { "damaged" };
+    let past = if report.was_closed { "" } else { NOT_CLOSED };
+    writeln!(text, "{file} is {state}{past}").expect("a string takes it");
+    text
+}
+
+/// Said of a store whose dispatcher was killed.
+const NOT_CLOSED: &str = "; it was not closed in good order, so that the next start repairs it";
+
+/// The summary for programs.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    file: String,
+    file_bytes: u64,
+    sound: bool,
+    closed: bool,
+    tables: Vec<TableSummary>,
+    damages: &'a [String],
+    damage_count: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct TableSummary {
+    name: &'static str,
+    records: u64,
+    bytes: u64,
+}
+
+fn json(report: &Report) -> Summary<'_> {
+    let tables = report.tables.iter();
+    let tables =
+        tables.map(|t| TableSummary { name: t.name, records: t.rows, bytes: t.bytes }).collect();
+    Summary {
+        file: report.file.display().to_string(),
+        file_bytes: report.file_bytes,
+        sound: report.is_sound(),
+        closed: report.was_closed,
+        tables,
+        damages: &report.damages,
+        damage_count: report.damage_count,
+    }
+}
+
+fn size(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).to_string()
+}
