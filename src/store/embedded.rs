@@ -8,13 +8,15 @@
 //! The directory holds `taskgrid.redb` and `LOCK`. The lock says who has the
 //! directory, and inside it whether the last one to have it closed the store in
 //! good order: if not, what the page cache holds of the file is dropped before
-//! anything is read, because after a failed sync it may differ from the disk.
+//! anything is read, because after a failed sync it may differ from the disk, and what
+//! was synced must be there.
 //!
 //! What this module does not do: it tries no failed sync again, repairs no
 //! damage, and does not keep the space that deleting needs on a full disk.
 
 mod backend;
 mod directory;
+mod mark;
 mod reader;
 mod tables;
 mod verify;
@@ -23,7 +25,7 @@ mod writer;
 use std::fmt;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -113,6 +115,7 @@ impl Embedded {
         let medium = Arc::new(Medium::new(durability));
         let is_new = !directory.has(FILE)?;
         if is_new {
+            directory.forget_synced();
             create(&directory, &medium)?;
         }
         let past = if is_new || directory.was_closed() { Past::Closed } else { Past::Crashed };
@@ -144,7 +147,9 @@ impl Store for Embedded {
         self.with(|database| {
             let transaction = database.begin_write().map_err(engine)?;
             let epochs = Writer::new(&transaction).take_epoch(nonce)?;
+            let number = mark::count(&transaction)?;
             self.medium.synced(|| transaction.commit()).map_err(engine)?;
+            self.directory.note_synced(number);
             Ok(epochs)
         })
     }
@@ -156,7 +161,12 @@ impl Store for Embedded {
             }
             let transaction = database.begin_write().map_err(engine)?;
             Writer::new(&transaction).write(group)?;
-            transaction.commit().map_err(engine)
+            let number = mark::count(&transaction)?;
+            transaction.commit().map_err(engine)?;
+            if self.medium.syncs() {
+                self.directory.note_synced(number);
+            }
+            Ok(())
         })
     }
 
@@ -269,6 +279,9 @@ fn load(directory: &Directory, medium: &Arc<Medium>, past: Past) -> Result<Datab
             open(&builder(CACHE_BYTES), directory.open_file(FILE)?, medium, &path)?
         };
         tables::check_format(&database, &path)?;
+        if past != Past::Closed {
+            mark::check(&database, directory)?;
+        }
         Ok(database)
     }));
     match opened {
@@ -300,13 +313,12 @@ fn not_opened(error: redb::DatabaseError, path: &Path) -> Error {
 }
 
 fn not_sound(path: &Path, what: &str) -> Error {
-    let path: PathBuf = path.to_owned();
-    Error::Damaged {
-        what: format!(
-            "{}: {what}; put back a copy of the directory, or move it away and begin anew",
-            path.display()
-        ),
-    }
+    damaged(&format!("{}: {what}", path.display()))
+}
+
+fn damaged(what: &str) -> Error {
+    let what = format!("{what}; put back a copy of the directory, or move it away and begin anew");
+    Error::Damaged { what }
 }
 
 fn builder(cache_bytes: usize) -> redb::Builder {

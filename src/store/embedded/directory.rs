@@ -17,6 +17,10 @@ const OPEN: &[u8] = b"open  \n";
 /// What it says after the store was closed in good order.
 const CLOSED: &[u8] = b"closed\n";
 
+/// Where the file says which commit was the last to be synced: a number and its checksum.
+const MARK_PLACE: u64 = 7;
+const MARK_BYTES: usize = 12;
+
 /// Payloads are nobody else's business.
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -74,8 +78,37 @@ impl Directory {
 
     /// Notes that the store was closed in good order.
     pub(super) fn closed(&self) {
+        self.forget_synced();
         if let Err(error) = self.lock.write_all_at(CLOSED, 0) {
             tracing::warn!(%error, "cannot note that the store was closed");
+        }
+    }
+
+    /// Notes which commit was the last to be synced, not synced itself.
+    pub(super) fn note_synced(&self, commit: u64) {
+        let number = commit.to_le_bytes();
+        let sum = crc32fast::hash(&number).to_le_bytes();
+        self.write_mark(&[number.as_slice(), &sum].concat());
+    }
+
+    /// Forgets that note: it is of a database that is not there any more, or that needs
+    /// none, because it was closed in good order.
+    pub(super) fn forget_synced(&self) {
+        self.write_mark(&[0; MARK_BYTES]);
+    }
+
+    /// The last commit that was noted as synced.
+    pub(super) fn synced(&self) -> Option<u64> {
+        let mut mark = [0; MARK_BYTES];
+        self.lock.read_exact_at(&mut mark, MARK_PLACE).ok()?;
+        let (number, sum) = mark.split_first_chunk()?;
+        (crc32fast::hash(number).to_le_bytes() == *sum).then(|| u64::from_le_bytes(*number))
+    }
+
+    fn write_mark(&self, mark: &[u8]) {
+        // An old mark is true as well, and none is only less to hold the store against.
+        if let Err(error) = self.lock.write_all_at(mark, MARK_PLACE) {
+            tracing::debug!(%error, "cannot note what was synced");
         }
     }
 

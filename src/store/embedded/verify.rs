@@ -19,7 +19,7 @@ use self::overlay::Overlay;
 use self::walk::{TABLES, Walk};
 use super::directory::Directory;
 use super::tables::{self, engine};
-use super::{CACHE_BYTES, FILE, backend, builder, not_opened};
+use super::{CACHE_BYTES, FILE, backend, builder, mark, not_opened};
 use crate::store::Error;
 
 /// Damages that are told of; more are counted.
@@ -142,6 +142,12 @@ fn read(directory: &Directory, pages: Pages, report: &mut Report) -> Result<(), 
             Pages::Checked => walk.table(table, report)?,
             // A table that cannot be read hides no other one.
             Pages::Trusted => drop(guarded(|| walk.records(table, report))),
+        }
+    }
+    if pages == Pages::Checked && !report.was_closed {
+        match mark::check(&database, directory) {
+            Err(Error::Damaged { what }) => report.damaged(what),
+            done => done?,
         }
     }
     Ok(())

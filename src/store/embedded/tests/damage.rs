@@ -7,7 +7,8 @@ use tempfile::TempDir;
 use super::super::{Durability, Embedded, FILE};
 use super::{filled, many};
 use crate::core::id::TaskId;
-use crate::store::conformance::engines::{Dump, dump};
+use crate::store::conformance::engines::{Dump, copy_files, dump};
+use crate::store::conformance::samples::{group, submitted};
 use crate::store::{Error, Store};
 
 /// Bits that are flipped, one a turn.
@@ -130,4 +131,94 @@ fn a_scan_ends_at_a_damaged_record_however_many_follow_it() {
     let refused = store.scan(&mut |_| shown += 1).unwrap_err();
     assert!(refused.to_string().contains("record 1 of table tasks"), "{refused}");
     assert_eq!(shown, 0);
+}
+
+/// Flips a bit in the middle of a page.
+fn hit(path: &Path, page: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[page * PAGE + PAGE / 2] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// A store that is open, as its directory was before its last commit and after it.
+struct Killed {
+    before: TempDir,
+    after: TempDir,
+    held: [Dump; 2],
+    /// The pages that the commit wrote, but for the one with which the file begins.
+    pages: Vec<usize>,
+}
+
+fn killed() -> Killed {
+    let dir = TempDir::new().unwrap();
+    let store = filled(dir.path(), Durability::Sync);
+    let copy = || {
+        let copy = TempDir::new().unwrap();
+        copy_files(dir.path(), copy.path());
+        (copy, dump(&store))
+    };
+    let (before, held_before) = copy();
+    store.append(&group([submitted(1_000, &[b'l'; 900])])).unwrap();
+    let (after, held_after) = copy();
+    let [old, new] = [&before, &after].map(|dir| std::fs::read(dir.path().join(FILE)).unwrap());
+    let pages = old.chunks(PAGE).zip(new.chunks(PAGE)).enumerate();
+    let pages = pages.filter(|(page, (old, new))| *page > 0 && old != new);
+    let pages: Vec<usize> = pages.map(|(page, _)| page).collect();
+    assert!(pages.len() >= 3, "{pages:?}");
+    Killed { before, after, held: [held_before, held_after], pages }
+}
+
+#[test]
+fn a_killed_store_is_not_read_without_the_last_commit_that_was_synced() {
+    let killed = killed();
+    let mut told = 0;
+    for page in killed.pages {
+        let dir = TempDir::new().unwrap();
+        copy_files(killed.after.path(), dir.path());
+        hit(&dir.path().join(FILE), page);
+        let verified = crate::store::verify(dir.path()).unwrap();
+        match Embedded::open(dir.path(), Durability::Sync) {
+            Ok(store) => {
+                assert_eq!(dump(&store), killed.held[1], "page {page}");
+                assert!(verified.is_sound(), "page {page}: {verified:?}");
+            }
+            Err(Error::Damaged { what }) => {
+                told += usize::from(what.contains("was synced") && what.contains("put back"));
+                assert!(!verified.is_sound(), "page {page}: {verified:?}");
+                let again = Embedded::open(dir.path(), Durability::Sync).unwrap_err();
+                assert!(matches!(again, Error::Damaged { .. }), "it does not wear off: {again}");
+            }
+            Err(other) => panic!("page {page}: {other}"),
+        }
+    }
+    assert!(told > 0);
+}
+
+#[test]
+fn a_commit_that_was_interrupted_is_not_there_and_the_store_is_sound() {
+    let killed = killed();
+    for page in killed.pages {
+        let dir = TempDir::new().unwrap();
+        copy_files(killed.before.path(), dir.path());
+        // Everything but one page of it is on the disk, and nobody was told.
+        std::fs::copy(killed.after.path().join(FILE), dir.path().join(FILE)).unwrap();
+        hit(&dir.path().join(FILE), page);
+        assert!(crate::store::verify(dir.path()).unwrap().is_sound(), "page {page}");
+        let held = dump(&Embedded::open(dir.path(), Durability::Sync).unwrap());
+        assert!(killed.held.contains(&held), "page {page}");
+    }
+}
+
+#[test]
+fn a_store_that_is_begun_anew_needs_nothing_of_the_one_that_was_there() {
+    let killed = killed();
+    std::fs::remove_file(killed.after.path().join(FILE)).unwrap();
+    drop(Embedded::open(killed.after.path(), Durability::Sync).unwrap());
+    // One that was put back after a clean end is older, and as good.
+    let dir = TempDir::new().unwrap();
+    let store = filled(dir.path(), Durability::Sync);
+    let old = killed.before.path().join(FILE);
+    drop(store);
+    std::fs::copy(old, dir.path().join(FILE)).unwrap();
+    drop(Embedded::open(dir.path(), Durability::Sync).unwrap());
 }

@@ -65,7 +65,7 @@ fn a_sound_store_is_told_by_its_tables_and_left_as_it_was() {
         ("notes", 1),
         ("skipped", 1),
         ("epochs", 2),
-        ("meta", 1),
+        ("meta", 2),
     ];
     assert_eq!(rows(&report), expected);
     assert!(report.tables.iter().all(|table| table.bytes > 0));
