@@ -18,6 +18,7 @@ mod backend;
 mod directory;
 mod mark;
 mod reader;
+mod sums;
 mod tables;
 mod verify;
 mod writer;
@@ -130,10 +131,11 @@ impl Embedded {
             Some(database) => work(database),
             None => Err(Error::Failed { what: "it is not open".to_owned() }),
         };
-        // After its first failed write the engine only says that there was one.
-        done.map_err(|error| match error {
-            Error::Failed { .. } if self.medium.is_only_full() => Error::Full,
-            other => other,
+        // After its first failure the engine only says that there was one.
+        done.map_err(|error| match (error, self.medium.sums.damage()) {
+            (Error::Failed { .. } | Error::Damaged { .. }, Some(damage)) => damaged(damage),
+            (Error::Failed { .. }, None) if self.medium.is_only_full() => Error::Full,
+            (other, _) => other,
         })
     }
 
@@ -219,7 +221,8 @@ impl Drop for Embedded {
         let was_open = database.is_some();
         // A store that was closed in good order survives a power cut afterwards.
         self.medium.synced(|| drop(database));
-        if was_open && !self.medium.has_failed() && !self.medium.is_only_full() {
+        let is_sound = self.medium.sums.damage().is_none();
+        if was_open && is_sound && !self.medium.has_failed() && !self.medium.is_only_full() {
             self.directory.closed();
         }
     }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redb::StorageBackend;
 
 use super::Durability;
+use super::sums::Sums;
 
 /// What the handles of one file share: how durable it is, and how it fares.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(super) struct Medium {
     full: AtomicBool,
     /// A write failed otherwise, or a sync failed.
     failed: AtomicBool,
+    /// What its blocks must be.
+    pub(super) sums: Sums,
     #[cfg(test)]
     pub(super) faults: super::tests::Faults,
 }
@@ -35,6 +38,7 @@ impl Medium {
             forced: AtomicBool::new(false),
             full: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            sums: Sums::default(),
             #[cfg(test)]
             faults: super::tests::Faults::default(),
         }
@@ -63,7 +67,8 @@ impl Medium {
         self.full.store(false, Ordering::SeqCst);
     }
 
-    fn syncs(&self) -> bool {
+    /// Whether a commit that is made waits for the disk.
+    pub(super) fn syncs(&self) -> bool {
         self.durability == Durability::Sync || self.forced.load(Ordering::SeqCst)
     }
 
@@ -101,10 +106,12 @@ impl StorageBackend for Backend {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(out, offset)
+        self.file.read_exact_at(out, offset)?;
+        self.medium.sums.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.medium.sums.set_len(len);
         self.medium.written(self.file.set_len(len))
     }
 
@@ -127,7 +134,10 @@ impl StorageBackend for Backend {
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         #[cfg(test)]
         self.medium.written(self.medium.faults.write(offset, bytes))?;
-        self.medium.written(self.file.write_all_at(bytes, offset))
+        self.medium.sums.begin_write(offset, bytes);
+        self.medium.written(self.file.write_all_at(bytes, offset))?;
+        self.medium.sums.written(offset, bytes);
+        Ok(())
     }
 }
 

@@ -222,3 +222,32 @@ fn a_store_that_is_begun_anew_needs_nothing_of_the_one_that_was_there() {
     std::fs::copy(old, dir.path().join(FILE)).unwrap();
     drop(Embedded::open(dir.path(), Durability::Sync).unwrap());
 }
+
+#[test]
+fn a_page_that_is_hit_under_an_open_store_is_refused_wherever_it_is_read() {
+    let (original, held) = closed_store();
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join(FILE);
+    let (mut read_ones, mut refused) = (0, 0);
+    for page in 1..original.len() / PAGE {
+        std::fs::write(&path, &original).unwrap();
+        let store = Embedded::open(dir.path(), Durability::Os).unwrap();
+        hit(&path, page);
+        let ids: Vec<TaskId> = (1..=200).map(TaskId).collect();
+        match store.scan(&mut |_| {}).and_then(|_| store.tasks(&ids)) {
+            Ok(tasks) => {
+                assert!(tasks.iter().all(Option::is_some), "page {page}");
+                read_ones += 1;
+            }
+            Err(Error::Damaged { what }) => {
+                assert!(what.contains("is not what was written; put back a copy"), "{what}");
+                refused += 1;
+                let next = store.tasks(&ids).unwrap_err();
+                assert!(matches!(next, Error::Damaged { .. }), "{next}");
+            }
+            Err(other) => panic!("page {page}: {other}"),
+        }
+        drop(store);
+    }
+    assert!(refused > 10 && held.kept_tasks() == 200, "{refused} refused, {read_ones} not");
+}
