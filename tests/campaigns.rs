@@ -28,6 +28,8 @@ mod campaign;
 mod checker;
 #[path = "campaigns/crashes.rs"]
 mod crashes;
+#[path = "campaigns/damage.rs"]
+mod damage;
 #[path = "simulation/dice.rs"]
 mod dice;
 #[path = "campaigns/drains.rs"]
@@ -50,6 +52,8 @@ mod poison;
 #[path = "roles/process.rs"]
 #[expect(dead_code, reason = "the tests of the roles ask more of a process")]
 mod process;
+#[path = "campaigns/recorded.rs"]
+mod recorded;
 #[path = "campaigns/site.rs"]
 mod site;
 #[path = "campaigns/strace.rs"]
@@ -67,7 +71,7 @@ use campaign::{Campaign, Ran, Report, Run};
 use options::Options;
 
 /// All campaigns, in the order in which they run.
-static ALL: [Campaign; 3] = [
+static ALL: [Campaign; 4] = [
     Campaign {
         name: "crashes",
         about: "the dispatcher is killed at random moments and at named points",
@@ -82,6 +86,11 @@ static ALL: [Campaign; 3] = [
         name: "drains",
         about: "workers and the dispatcher are told to end, with streams and silent peers",
         run: drains::run,
+    },
+    Campaign {
+        name: "damage",
+        about: "bits of a recorded store are flipped and its end is cut off",
+        run: damage::run,
     },
 ];
 
