@@ -32,6 +32,8 @@ mod crashes;
 mod damage;
 #[path = "simulation/dice.rs"]
 mod dice;
+#[path = "campaigns/disks.rs"]
+mod disks;
 #[path = "campaigns/drains.rs"]
 mod drains;
 #[path = "campaigns/fleet.rs"]
@@ -43,10 +45,14 @@ mod grid;
 mod history;
 #[path = "campaigns/load.rs"]
 mod load;
+#[path = "campaigns/mount.rs"]
+mod mount;
 #[path = "campaigns/options.rs"]
 mod options;
 #[path = "campaigns/points.rs"]
 mod points;
+#[path = "campaigns/power_cuts.rs"]
+mod power_cuts;
 #[path = "campaigns/poison.rs"]
 mod poison;
 #[path = "roles/process.rs"]
@@ -71,7 +77,7 @@ use campaign::{Campaign, Ran, Report, Run};
 use options::Options;
 
 /// All campaigns, in the order in which they run.
-static ALL: [Campaign; 4] = [
+static ALL: [Campaign; 6] = [
     Campaign {
         name: "crashes",
         about: "the dispatcher is killed at random moments and at named points",
@@ -91,6 +97,16 @@ static ALL: [Campaign; 4] = [
         name: "damage",
         about: "bits of a recorded store are flipped and its end is cut off",
         run: damage::run,
+    },
+    Campaign {
+        name: "disks",
+        about: "the dispatcher's syncs fail and are slow, and its disk is full",
+        run: disks::run,
+    },
+    Campaign {
+        name: "power-cuts",
+        about: "the file system under the dispatcher's data goes away without a flush",
+        run: power_cuts::run,
     },
 ];
 

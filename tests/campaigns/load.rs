@@ -98,6 +98,9 @@ struct Books {
     open: BTreeSet<u64>,
     ended: BTreeSet<u64>,
     receipted: Vec<u64>,
+    /// Submits that were refused for now, and what the last of them was told.
+    refused: u64,
+    refusal: String,
     /// Answers that no client may get here.
     wrong: Vec<String>,
 }
@@ -157,6 +160,12 @@ impl Load {
     /// Receipted tasks whose end was not heard of.
     pub(crate) fn open(&self) -> u64 {
         count(self.shared.books().open.len())
+    }
+
+    /// How many submits were refused for now, and what the last of them was told.
+    pub(crate) fn refused(&self) -> (u64, String) {
+        let books = self.shared.books();
+        (books.refused, books.refusal.clone())
     }
 
     /// Whether a submit has no answer at this moment.
@@ -374,7 +383,12 @@ impl Shared {
                 self.recorder.write(Fact::Unknown { key });
                 None
             }
-            Err(Error::Refused { .. }) => None,
+            Err(Error::Refused { problem }) => {
+                let mut books = self.books();
+                books.refused += 1;
+                books.refusal = problem;
+                None
+            }
             Err(wrong) => {
                 self.books().wrong.push(format!("batch {key} was answered: {wrong}"));
                 None

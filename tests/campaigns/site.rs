@@ -1,6 +1,7 @@
 //! Where a campaign takes place: a grid of processes, workers of the campaign's own, and
 //! the history of all of them.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -27,21 +28,35 @@ pub(crate) struct Site {
 impl Site {
     /// A nameservice, and a dispatcher with these further flags.
     pub(crate) fn start(flags: &[&str]) -> Self {
+        Self::around(Grid::start(flags))
+    }
+
+    /// The same, with the dispatcher's data in a directory that outlives it.
+    pub(crate) fn start_in(data: &Path, flags: &[&str]) -> Self {
+        Self::around(Grid::start_in(data.to_owned(), flags))
+    }
+
+    fn around(grid: Grid) -> Self {
         let dir = tempfile::tempdir().expect("a directory can be made");
         let recorder = Recorder::append_to(&dir.path().join("history.jsonl"));
         let recorder = recorder.expect("a history can be written");
-        Self { grid: Grid::start(flags), recorder, dir, workers: 0 }
+        Self { grid, recorder, dir, workers: 0 }
     }
 
     /// The same, with workers that are ready.
     pub(crate) fn with_workers(flags: &[&str], workers: u64) -> Self {
         let mut site = Self::start(flags);
-        for _ in 0..workers {
-            let worker = site.worker_options().start();
-            site.grid.workers.push(worker);
-        }
-        site.grid.wait_for_workers(work::TYPE, workers);
+        site.add_workers(workers);
         site
+    }
+
+    /// Adds workers, and waits until they are ready.
+    pub(crate) fn add_workers(&mut self, workers: u64) {
+        for _ in 0..workers {
+            let worker = self.worker_options().start();
+            self.grid.workers.push(worker);
+        }
+        self.grid.wait_for_workers(work::TYPE, self.workers);
     }
 
     /// What starts another worker, under a name that none had.

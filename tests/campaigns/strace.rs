@@ -15,6 +15,10 @@ pub(crate) enum Effect {
     Killed,
     /// The call is made, and its thread then held for so many milliseconds.
     HeldAfter(u32),
+    /// The call is not made, and fails with EIO.
+    Failed,
+    /// From this call on each of them waits for so many milliseconds before it is made.
+    Slow(u32),
 }
 
 /// Whether there is a `strace` that may trace.
@@ -34,7 +38,10 @@ pub(crate) fn start(command: &Command, call: &str, effect: Effect, nth: u64) -> 
     let what = match effect {
         Effect::Killed => "signal=KILL".to_owned(),
         Effect::HeldAfter(millis) => format!("delay_exit={}", u64::from(millis) * 1_000),
+        Effect::Failed => "error=EIO".to_owned(),
+        Effect::Slow(millis) => format!("delay_enter={}", u64::from(millis) * 1_000),
     };
+    let all = if matches!(effect, Effect::Slow(_)) { "+" } else { "" };
     let mut traced = Command::new("strace");
     traced.env_clear().args(["-D", "-f"]);
     // Stops at no other call; a signal cannot be sent this way.
@@ -42,7 +49,7 @@ pub(crate) fn start(command: &Command, call: &str, effect: Effect, nth: u64) -> 
         traced.arg("--seccomp-bpf");
     }
     traced.args(["-e", &format!("trace={call}"), "-e", "signal=none"]);
-    traced.args(["-e", &format!("inject={call}:{what}:when={nth}")]);
+    traced.args(["-e", &format!("inject={call}:{what}:when={nth}{all}")]);
     traced.arg(command.get_program()).args(command.get_args());
     Process::spawn(traced, b"")
 }
@@ -53,6 +60,9 @@ pub(crate) fn has_come(process: &mut Process, effect: Effect) -> bool {
         Effect::Killed => {
             process.ended().is_some_and(|status| status.signal() == Some(Signal::KILL.as_raw()))
         }
-        Effect::HeldAfter(_) => process.told(|text| Some(text.contains("(DELAYED)"))),
+        Effect::HeldAfter(_) | Effect::Slow(_) => {
+            process.told(|text| Some(text.contains("(DELAYED)")))
+        }
+        Effect::Failed => process.told(|text| Some(text.contains("(INJECTED)"))),
     }
 }

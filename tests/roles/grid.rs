@@ -2,7 +2,7 @@
 //! workers, on free ports.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -25,7 +25,9 @@ pub(crate) struct Grid {
     pub(crate) dispatcher_addr: SocketAddr,
     pub(crate) nameservice_addr: SocketAddr,
     flags: Vec<String>,
-    dir: TempDir,
+    data: PathBuf,
+    /// Where the data is, if that ends with the grid.
+    _dir: Option<TempDir>,
     _nameservice: Process,
 }
 
@@ -33,12 +35,18 @@ impl Grid {
     /// A nameservice, and a dispatcher with these further flags.
     pub(crate) fn start(flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().to_owned();
+        Self { _dir: Some(dir), ..Self::start_in(data, flags) }
+    }
+
+    /// The same, with its data in a directory that outlives it.
+    pub(crate) fn start_in(data: PathBuf, flags: &[&str]) -> Self {
         let nameservice = Process::start(&["nameservice", "--port", "0", "--ttl", TTL]);
         let nameservice_addr = nameservice.addr();
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         // An address of its own: while the dispatcher is away nobody else takes it.
         let listen = SocketAddr::new(own_host().parse().unwrap(), 0);
-        let dispatcher = dispatcher(listen, nameservice_addr, dir.path(), &flags);
+        let dispatcher = dispatcher(listen, nameservice_addr, &data, &flags);
         let dispatcher_addr = dispatcher.addr();
         Self {
             workers: Vec::new(),
@@ -46,7 +54,8 @@ impl Grid {
             dispatcher_addr,
             nameservice_addr,
             flags,
-            dir,
+            data,
+            _dir: None,
             _nameservice: nameservice,
         }
     }
@@ -88,12 +97,12 @@ impl Grid {
     /// What starts the dispatcher as it was, once it is gone.
     pub(crate) fn dispatcher_again(&self) -> Command {
         let (listen, nameservice) = (self.dispatcher_addr, self.nameservice_addr);
-        dispatcher_command(listen, nameservice, self.dir.path(), &self.flags)
+        dispatcher_command(listen, nameservice, &self.data, &self.flags)
     }
 
     /// Where the dispatcher's data is.
     pub(crate) fn data_dir(&self) -> &Path {
-        self.dir.path()
+        &self.data
     }
 
     /// Starts a call of the client.

@@ -1,0 +1,225 @@
+//! `disks`: what a bad disk does to a dispatcher under load. Its syncs fail, one of them in
+//! each boot; its syncs are slow, all of them; its disk is full, and has space again.
+//!
+//! A sync that fails here leaves the bytes in the page cache, where the next start would
+//! find them. So the power is cut after each: what was acknowledged although its sync had
+//! failed would be gone, and the history would tell.
+
+use std::time::{Duration, Instant};
+
+use taskgrid::core::task::Status;
+
+use super::campaign::{Ran, Report, Run};
+use super::dice::Dice;
+use super::load::{Load, Plan};
+use super::mount::{self, Mount};
+use super::process::PATIENCE;
+use super::site::{Site, progress};
+use super::strace::{self, Effect};
+use super::waits::within;
+use super::work::{Deed, Work};
+
+const WORKERS: u64 = 2;
+/// Long enough that a busy machine loses no lease by itself.
+const FLAGS: [&str; 2] = ["--lease", "5s"];
+/// What a dispatcher has to end after a sync that failed.
+const TO_END: Duration = Duration::from_secs(1);
+/// What each sync takes when they are slow.
+const SLOW: u32 = 150;
+/// Bytes of the disk that is filled.
+const SMALL: u64 = 256 << 20;
+/// Tasks that are read while the disk is full.
+const READ: usize = 20;
+
+/// Runs it.
+pub(crate) fn run(run: &Run) -> Ran {
+    if !strace::is_here() {
+        return Ran::NotRun(strace::WANTED.to_owned());
+    }
+    let mounts = Mount::ext4().and_then(|disk| Ok((disk, Mount::in_memory(SMALL)?)));
+    let (disk, small) = match mounts {
+        Ok(mounts) => mounts,
+        Err(error) => return Ran::NotRun(format!("{}: {error}", mount::WANTED)),
+    };
+    let mut report = Report::default();
+    let mut dice = run.dice();
+    report.part("sync_errors", sync_errors(run, &disk, &mut dice));
+    report.part("slow_syncs", slow_syncs(run, &mut dice));
+    report.part("full_disks", full_disks(run, &small, &mut dice));
+    Ran::Done(report)
+}
+
+fn sync_errors(run: &Run, disk: &Mount, dice: &mut Dice) -> Report {
+    let mut report = Report::default();
+    let errors = run.many(3, 200);
+    let mut site = Site::start_in(&disk.path().join("data"), &FLAGS);
+    site.add_workers(WORKERS);
+    let mut load = site.load(Plan::default(), dice.roll());
+    let (mut met, mut in_flight) = (0, 0);
+    let mut slowest = Duration::ZERO;
+    for turn in 0..errors {
+        site.kill_dispatcher();
+        let command = site.grid.dispatcher_again();
+        // The first ones are those of the start.
+        let nth = dice.between(1, 60);
+        let mut traced = strace::start(&command, "fdatasync", Effect::Failed, nth);
+        let failed =
+            within(PATIENCE, || strace::has_come(&mut traced, Effect::Failed).then_some(()));
+        let at = Instant::now();
+        in_flight += u64::from(load.is_in_flight());
+        met += u64::from(failed.is_some());
+        match within(PATIENCE, || traced.ended()) {
+            Some(status) if status.code() == Some(70) => slowest = slowest.max(at.elapsed()),
+            Some(status) => {
+                let told = traced.told(|text| Some(last_lines(text)));
+                report
+                    .complain(format!("error {turn}, sync {nth}: it ended with {status}: {told}"));
+            }
+            None => report.complain(format!("error {turn}, sync {nth}: it did not end")),
+        }
+        traced.kill();
+        site.dispatcher_is_gone();
+        disk.cut_power().expect("the power can be cut");
+        disk.mount_again().expect("what was on the disk can be mounted");
+        site.start_dispatcher();
+        let up = site.dispatcher_is_up().and_then(|()| progress(&load, load.ended(), 50));
+        if let Err(told) = up {
+            report.complain(format!("error {turn}, sync {nth}: not up again: {told}"));
+            break;
+        }
+    }
+    site.settle(&mut load, &mut report);
+    report.figure("errors", errors);
+    report.at_least("errors_that_came", met, errors);
+    report.at_least("errors_in_flight", in_flight, errors * 9 / 10);
+    report.at_most("slowest_end_ms", millis(slowest), millis(TO_END));
+    drop(load);
+    site.check(&mut report, false);
+    report
+}
+
+fn slow_syncs(run: &Run, dice: &mut Dice) -> Report {
+    let mut report = Report::default();
+    let mut site = Site::with_workers(&FLAGS, WORKERS);
+    let mut load = site.load(Plan::default(), dice.roll());
+    site.kill_dispatcher();
+    let command = site.grid.dispatcher_again();
+    site.grid.dispatcher = strace::start(&command, "fdatasync", Effect::Slow(SLOW), 1);
+    let mut fastest = Duration::MAX;
+    for turn in 0..run.many(10, 200) {
+        let began = Instant::now();
+        let work = Work { name: String::new(), deed: Deed::Take(0), padding: 10 };
+        load.submit(&format!("slow-{turn}"), &[work], |task| task);
+        fastest = fastest.min(began.elapsed());
+    }
+    if let Err(stuck) = progress(&load, load.ended(), run.many(100, 5_000)) {
+        report.complain(stuck);
+    }
+    // No receipt came before its sync.
+    report.at_least("fastest_receipt_ms", millis(fastest), u64::from(SLOW));
+    site.settle(&mut load, &mut report);
+    drop(load);
+    site.check(&mut report, false);
+    report
+}
+
+fn full_disks(run: &Run, disk: &Mount, dice: &mut Dice) -> Report {
+    let mut report = Report::default();
+    let cycles = run.many(2, 50);
+    let mut site = Site::start_in(&disk.path().join("data"), &FLAGS);
+    site.add_workers(WORKERS);
+    let mut load = site.load(Plan::default(), dice.roll());
+    let mut kept = Vec::new();
+    let (mut refused, mut read) = (0, 0);
+    let mut slowest = Duration::ZERO;
+    for cycle in 0..cycles {
+        if let Err(stuck) = progress(&load, load.ended(), dice.between(50, 600)) {
+            report.complain(stuck);
+            break;
+        }
+        kept.extend(load.submit(&format!("kept-{cycle}"), &[one()], |task| task));
+        let ended = within(PATIENCE, || is_completed(&load, &kept[kept.len() - 1..]).then_some(()));
+        if ended.is_none() {
+            report.complain(format!("cycle {cycle}: a task did not end"));
+        }
+        disk.fill().expect("it can be filled");
+        let some = &kept[kept.len().saturating_sub(READ)..];
+        let full = while_full(&load, cycle, || is_completed(&load, some), disk);
+        refused += u64::from(full.was_refused);
+        read += u64::from(full.held);
+        if let Err(stuck) = progress(&load, load.ended(), 50) {
+            report.complain(stuck);
+            break;
+        }
+        slowest = slowest.max(full.recovery);
+    }
+    let went_away = site.grid.dispatcher.ended();
+    site.settle(&mut load, &mut report);
+    if let Some(status) = went_away {
+        report.complain(format!("the dispatcher ended: {status}"));
+    }
+    report.figure("cycles", cycles);
+    report.exactly("cycles_refused", refused, cycles);
+    report.exactly("cycles_read_meanwhile", read, cycles);
+    report.figure("slowest_recovery_ms", millis(slowest));
+    drop(load);
+    site.check(&mut report, false);
+    report
+}
+
+/// Whether all of these can be read with their results.
+fn is_completed(load: &Load, ids: &[u64]) -> bool {
+    let read = load.read(ids);
+    read.len() == ids.len()
+        && read.iter().all(|task| task.status == Status::Completed && task.result.is_some())
+}
+
+/// How it went on a disk without space.
+struct WhileFull {
+    /// A submit was refused, for this reason.
+    was_refused: bool,
+    /// What was to hold meanwhile did.
+    held: bool,
+    /// From when there was space until what had been submitted without any had a receipt.
+    recovery: Duration,
+}
+
+/// Submits until one is refused, and gives the space back.
+fn while_full(load: &Load, cycle: u64, holds: impl Fn() -> bool, disk: &Mount) -> WhileFull {
+    let before = load.refused().0;
+    let (was_refused, held, freed) = std::thread::scope(|scope| {
+        let mut was_refused = false;
+        // The first one may be in the group that finds no space: it waits with it.
+        for part in 0..5 {
+            scope.spawn(move || {
+                load.submit(&format!("full-{cycle}-{part}"), &[one()], |task| task);
+            });
+            let refused = within(Duration::from_secs(2), || {
+                let (refused, told) = load.refused();
+                (refused > before && told.contains("no space")).then_some(())
+            });
+            was_refused = refused.is_some();
+            if was_refused {
+                break;
+            }
+        }
+        let held = holds();
+        disk.empty().expect("it can be emptied");
+        // What was submitted meanwhile has its receipts when the scope is over.
+        (was_refused, held, Instant::now())
+    });
+    WhileFull { was_refused, held, recovery: freed.elapsed() }
+}
+
+fn one() -> Work {
+    Work { name: String::new(), deed: Deed::Take(0), padding: 2_000 }
+}
+
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().rev().take(5).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join(" / ")
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,148 @@
+//! File systems of the campaigns' own, made for a run and unmounted at its end: an ext4 in
+//! a file, whose power can be cut, and one in memory, which can be filled.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+/// Bytes of the ext4: what two hundred thousand tasks need, and a few times that.
+const EXT4_BYTES: u64 = 512 << 20;
+
+/// What to tell who has none.
+pub(crate) const WANTED: &str =
+    "to be root and mount file systems, mkfs.ext4 (apt-get install e2fsprogs) and python3";
+
+/// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`: neither dirty pages nor the
+/// journal are written, and nothing is from then on. There is no safe call for it in Rust.
+const CUT: &str = "import fcntl, os, struct, sys
+fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
+
+/// A mounted file system.
+pub(crate) struct Mount {
+    /// The place where it is mounted, and the file that it is in.
+    dir: TempDir,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Ext4,
+    Memory { bytes: u64 },
+}
+
+impl Mount {
+    /// An ext4 in a file.
+    pub(crate) fn ext4() -> io::Result<Self> {
+        let mount = Self::prepare(Kind::Ext4)?;
+        File::create(mount.image())?.set_len(EXT4_BYTES)?;
+        let mut make = Command::new("mkfs.ext4");
+        run(make.args(["-q", "-F", "-m", "0", "-E", "lazy_itable_init=0"]).arg(mount.image()))?;
+        mount.mount()?;
+        // Whoever cannot cut the power learns it here.
+        mount.cut_power()?;
+        mount.mount_again()?;
+        Ok(mount)
+    }
+
+    /// One of so many bytes in memory.
+    pub(crate) fn in_memory(bytes: u64) -> io::Result<Self> {
+        let mount = Self::prepare(Kind::Memory { bytes })?;
+        mount.mount()?;
+        Ok(mount)
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join("mounted")
+    }
+
+    /// Drops everything that is not on the disk. Who has files open cannot write them any
+    /// more.
+    pub(crate) fn cut_power(&self) -> io::Result<()> {
+        run(Command::new("python3").args(["-c", CUT]).arg(self.path()))
+    }
+
+    /// What comes after a cut. Nobody may have a file open.
+    pub(crate) fn mount_again(&self) -> io::Result<()> {
+        run(Command::new("umount").arg(self.path()))?;
+        self.mount()
+    }
+
+    /// Leaves no space in it but for what is in files already.
+    pub(crate) fn fill(&self) -> io::Result<()> {
+        let mut ballast = File::create(self.ballast())?;
+        let chunk = vec![0x5a; 1 << 20];
+        let mut length = chunk.len();
+        while length > 0 {
+            match ballast.write(&chunk[..length]) {
+                Ok(0) => length = 0,
+                Ok(_) => {}
+                Err(full) if full.kind() == io::ErrorKind::StorageFull => length /= 2,
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the space back.
+    pub(crate) fn empty(&self) -> io::Result<()> {
+        std::fs::remove_file(self.ballast())
+    }
+
+    fn prepare(kind: Kind) -> io::Result<Self> {
+        let mount = Self { dir: tempfile::tempdir()?, kind };
+        std::fs::create_dir(mount.path())?;
+        Ok(mount)
+    }
+
+    fn mount(&self) -> io::Result<()> {
+        let mut mount = Command::new("mount");
+        match self.kind {
+            Kind::Ext4 => mount.args(["-o", "loop"]).arg(self.image()),
+            Kind::Memory { bytes } => {
+                mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "campaign"])
+            }
+        };
+        run(mount.arg(self.path()))
+    }
+
+    fn image(&self) -> PathBuf {
+        self.dir.path().join("image")
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.path().join("ballast")
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Also after a failure, when something may still be in it. What is not mounted is
+        // none of our business any more.
+        if !is_mounted(&self.path()) {
+            return;
+        }
+        if let Err(error) = run(Command::new("umount").arg("--lazy").arg(self.path())) {
+            eprintln!("still mounted: {error}");
+        }
+    }
+}
+
+fn is_mounted(path: &Path) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let path = path.to_string_lossy();
+    mounts.lines().any(|line| line.split(' ').nth(1) == Some(&*path))
+}
+
+/// A command, to its end; what it complained of is the error.
+fn run(command: &mut Command) -> io::Result<()> {
+    let done = command.stdin(Stdio::null()).output()?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let told = String::from_utf8_lossy(&done.stderr);
+    Err(io::Error::other(format!("{command:?}: {}", told.trim())))
+}
