@@ -68,14 +68,17 @@ fn sync_errors(run: &Run, disk: &Mount, dice: &mut Dice) -> Report {
         let at = Instant::now();
         in_flight += u64::from(load.is_in_flight());
         met += u64::from(failed.is_some());
-        match within(PATIENCE, || traced.ended()) {
+        match within(TO_END * 5, || traced.ended()) {
             Some(status) if status.code() == Some(70) => slowest = slowest.max(at.elapsed()),
             Some(status) => {
                 let told = traced.told(|text| Some(last_lines(text)));
                 report
                     .complain(format!("error {turn}, sync {nth}: it ended with {status}: {told}"));
             }
-            None => report.complain(format!("error {turn}, sync {nth}: it did not end")),
+            None => {
+                let told = traced.told(|text| Some(last_lines(text)));
+                report.complain(format!("error {turn}, sync {nth}: it did not end: {told}"));
+            }
         }
         traced.kill();
         site.dispatcher_is_gone();
