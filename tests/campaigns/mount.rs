@@ -2,9 +2,9 @@
 //! a file, whose power can be cut, and one in memory, which can be filled.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use tempfile::TempDir;
 
@@ -17,8 +17,12 @@ pub(crate) const WANTED: &str =
 
 /// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`: neither dirty pages nor the
 /// journal are written, and nothing is from then on. There is no safe call for it in Rust.
+/// Done at a word, so that no start of a program comes before it.
 const CUT: &str = "import fcntl, os, struct, sys
-fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
+place, how = os.open(sys.argv[1], os.O_RDONLY), struct.pack('I', 2)
+print('ready', flush=True)
+sys.stdin.readline()
+fcntl.ioctl(place, 0x8004587d, how)";
 
 /// A mounted file system.
 pub(crate) struct Mount {
@@ -62,7 +66,20 @@ impl Mount {
     /// Drops everything that is not on the disk. Who has files open cannot write them any
     /// more.
     pub(crate) fn cut_power(&self) -> io::Result<()> {
-        run(Command::new("python3").args(["-c", CUT]).arg(self.path()))
+        self.cutter()?.cut()
+    }
+
+    /// What cuts the power at once when it is told to.
+    pub(crate) fn cutter(&self) -> io::Result<Cutter> {
+        let mut command = Command::new("python3");
+        command.args(["-c", CUT]).arg(self.path()).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut ready = [0; 6];
+        let told = child.stdout.take().expect("it was asked for").read_exact(&mut ready);
+        match told {
+            Ok(()) => Ok(Cutter(child)),
+            Err(_) => Err(complaint(child.wait_with_output()?)),
+        }
     }
 
     /// What comes after a cut. Nobody may have a file open.
@@ -118,6 +135,18 @@ impl Mount {
     }
 }
 
+/// A process that stands by.
+pub(crate) struct Cutter(Child);
+
+impl Cutter {
+    /// Cuts.
+    pub(crate) fn cut(mut self) -> io::Result<()> {
+        self.0.stdin.take().expect("it was asked for").write_all(b"\n")?;
+        let done = self.0.wait_with_output()?;
+        if done.status.success() { Ok(()) } else { Err(complaint(done)) }
+    }
+}
+
 impl Drop for Mount {
     fn drop(&mut self) {
         // Also after a failure, when something may still be in it. What is not mounted is
@@ -140,9 +169,10 @@ fn is_mounted(path: &Path) -> bool {
 /// A command, to its end; what it complained of is the error.
 fn run(command: &mut Command) -> io::Result<()> {
     let done = command.stdin(Stdio::null()).output()?;
-    if done.status.success() {
-        return Ok(());
-    }
+    if done.status.success() { Ok(()) } else { Err(complaint(done)) }
+}
+
+fn complaint(done: Output) -> io::Error {
     let told = String::from_utf8_lossy(&done.stderr);
-    Err(io::Error::other(format!("{command:?}: {}", told.trim())))
+    io::Error::other(told.trim().to_owned())
 }

@@ -1,10 +1,17 @@
 //! `power-cuts`: the dispatcher's data is on a file system that goes away under load,
 //! without a flush; what was on the disk is mounted again, and the dispatcher started.
 //!
+//! The dispatcher is stopped just before each cut. The kernel lets a sync that is under way
+//! when the file system goes away succeed although its journal entry is dropped, as no disk
+//! would: a dispatcher that goes on would acknowledge it. What it does about syncs that fail
+//! is for `disks` to find out.
+//!
 //! That bytes were lost is measured: before each cut a file is written and not synced, and
 //! after it none of its bytes may be there.
 
 use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use super::campaign::{Ran, Report, Run};
 use super::load::Plan;
@@ -42,7 +49,9 @@ pub(crate) fn run(run: &Run) -> Ran {
         let unsynced = mount.path().join(format!("unsynced-{cut}"));
         std::fs::write(&unsynced, vec![0x5a; UNSYNCED]).expect("there is space");
         in_flight += u64::from(load.is_in_flight());
-        mount.cut_power().expect("the power can be cut");
+        let cutter = mount.cutter().expect("the power can be cut");
+        site.stop_dispatcher();
+        cutter.cut().expect("the power can be cut");
         site.kill_dispatcher();
         mount.mount_again().expect("what was on the disk can be mounted");
         let left = std::fs::read(&unsynced).unwrap_or_default();
@@ -71,6 +80,19 @@ pub(crate) fn run(run: &Run) -> Ran {
 }
 
 impl Site {
+    /// Stops the dispatcher where it is: the thread that answers says nothing from then on.
+    /// One that is in a system call stops when that is over.
+    fn stop_dispatcher(&self) {
+        let dispatcher = &self.grid.dispatcher;
+        dispatcher.signal(Signal::STOP);
+        let stat = format!("/proc/{}/stat", dispatcher.id());
+        let stopped = within(PATIENCE, || {
+            let stat = std::fs::read_to_string(&stat).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')).then_some(())
+        });
+        stopped.expect("a process can be stopped");
+    }
+
     /// Waits until the dispatcher that was started listens; what it said if it ends.
     pub(crate) fn dispatcher_is_up(&mut self) -> Result<(), String> {
         let up = within(PATIENCE, || {
