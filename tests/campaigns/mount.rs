@@ -78,7 +78,7 @@ impl Mount {
         let told = child.stdout.take().expect("it was asked for").read_exact(&mut ready);
         match told {
             Ok(()) => Ok(Cutter(child)),
-            Err(_) => Err(complaint(child.wait_with_output()?)),
+            Err(_) => Err(complaint(&child.wait_with_output()?)),
         }
     }
 
@@ -143,7 +143,7 @@ impl Cutter {
     pub(crate) fn cut(mut self) -> io::Result<()> {
         self.0.stdin.take().expect("it was asked for").write_all(b"\n")?;
         let done = self.0.wait_with_output()?;
-        if done.status.success() { Ok(()) } else { Err(complaint(done)) }
+        if done.status.success() { Ok(()) } else { Err(complaint(&done)) }
     }
 }
 
@@ -169,10 +169,10 @@ fn is_mounted(path: &Path) -> bool {
 /// A command, to its end; what it complained of is the error.
 fn run(command: &mut Command) -> io::Result<()> {
     let done = command.stdin(Stdio::null()).output()?;
-    if done.status.success() { Ok(()) } else { Err(complaint(done)) }
+    if done.status.success() { Ok(()) } else { Err(complaint(&done)) }
 }
 
-fn complaint(done: Output) -> io::Error {
+fn complaint(done: &Output) -> io::Error {
     let told = String::from_utf8_lossy(&done.stderr);
     io::Error::other(told.trim().to_owned())
 }
