@@ -51,10 +51,10 @@ mod mount;
 mod options;
 #[path = "campaigns/points.rs"]
 mod points;
-#[path = "campaigns/power_cuts.rs"]
-mod power_cuts;
 #[path = "campaigns/poison.rs"]
 mod poison;
+#[path = "campaigns/power_cuts.rs"]
+mod power_cuts;
 #[path = "roles/process.rs"]
 #[expect(dead_code, reason = "the tests of the roles ask more of a process")]
 mod process;
