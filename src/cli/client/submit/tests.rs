@@ -2,6 +2,7 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use serde_json::Value;
 use tokio::time::timeout;
 use tonic::Status as Answer;
@@ -338,4 +339,60 @@ fn only_batch(input: &str, options: Options) -> Batch {
 fn lines(count: usize) -> String {
     let line = |n| format!("{{\"type\":\"echo\",\"payload\":\"task {n}\"}}\n");
     (0..count).map(line).collect::<Vec<_>>().concat()
+}
+
+// Anything at all.
+
+/// Lines that are nearly right, and bytes that are nothing.
+fn any_input() -> impl Strategy<Value = Vec<u8>> {
+    let pieces = [
+        "{",
+        "}",
+        "\"type\":",
+        "\"sum\"",
+        ",",
+        "\"payload\":",
+        "[1,2]",
+        "\"x\"",
+        "null",
+        "1e999",
+        "\"encoding\":\"base64\"",
+        "\"delay\":\"10m\"",
+        "\"delay\":\"-1s\"",
+        "\"priority\":99",
+        "\"max_attempts\":1.5",
+        "\n",
+        "\r\n",
+        "\u{feff}",
+        " ",
+        "\\ud800",
+        "\u{0}",
+        "[[[[[[[[",
+    ];
+    let piece = proptest::sample::select(pieces.map(str::as_bytes).to_vec());
+    let nearly = proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat());
+    let nothing = proptest::collection::vec(any::<u8>(), 0..300);
+    prop_oneof![nearly, nothing]
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_in_an_input_each_line_is_a_task_or_told_of(input in any_input()) {
+        let options = Options { type_name: Some("sum".to_owned()), ..Options::default() };
+        for options in [Options::default(), options] {
+            let mut batches = Batches::new(&input[..], options);
+            let mut told = Vec::new();
+            while let Some(batch) = batches.next().unwrap() {
+                prop_assert_eq!(batch.tasks.len(), batch.lines.len());
+                told.extend(batch.lines);
+                told.extend(batch.bad.into_iter().map(|bad| bad.line));
+            }
+            told.sort_unstable();
+            told.dedup();
+            let lines = input.split(|byte| *byte == b'\n');
+            let is_blank = |line: &[u8]| line.iter().all(|byte| b" \r\t\n\x0c".contains(byte));
+            let filled = lines.filter(|line| !is_blank(line)).count();
+            prop_assert!(told.len() >= filled, "{} of {}", told.len(), filled);
+        }
+    }
 }
