@@ -26,8 +26,9 @@ const FLAGS: [&str; 2] = ["--lease", "5s"];
 const TO_END: Duration = Duration::from_secs(1);
 /// What each sync takes when they are slow.
 const SLOW: u32 = 150;
-/// Bytes of the disk that is filled.
-const SMALL: u64 = 256 << 20;
+/// Bytes of the disk that is filled, and what is added for the tasks of each cycle.
+const SMALL: u64 = 128 << 20;
+const FOR_A_CYCLE: u64 = 16 << 20;
 /// Tasks that are read while the disk is full.
 const READ: usize = 20;
 
@@ -36,7 +37,8 @@ pub(crate) fn run(run: &Run) -> Ran {
     if !strace::is_here() {
         return Ran::NotRun(strace::WANTED.to_owned());
     }
-    let mounts = Mount::ext4().and_then(|disk| Ok((disk, Mount::in_memory(SMALL)?)));
+    let small = SMALL + full_cycles(run) * FOR_A_CYCLE;
+    let mounts = Mount::ext4().and_then(|disk| Ok((disk, Mount::in_memory(small)?)));
     let (disk, small) = match mounts {
         Ok(mounts) => mounts,
         Err(error) => return Ran::NotRun(format!("{}: {error}", mount::WANTED)),
@@ -126,9 +128,13 @@ fn slow_syncs(run: &Run, dice: &mut Dice) -> Report {
     report
 }
 
+fn full_cycles(run: &Run) -> u64 {
+    run.many(2, 50)
+}
+
 fn full_disks(run: &Run, disk: &Mount, dice: &mut Dice) -> Report {
     let mut report = Report::default();
-    let cycles = run.many(2, 50);
+    let cycles = full_cycles(run);
     let mut site = Site::start_in(&disk.path().join("data"), &FLAGS);
     site.add_workers(WORKERS);
     let mut load = site.load(Plan::default(), dice.roll());
