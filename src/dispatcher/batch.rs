@@ -179,8 +179,22 @@ fn parse_key(request: &mut v1::SubmitRequest) -> Result<Option<Key>, Malformed> 
     if key.is_empty() {
         return Ok(None);
     }
-    let digest = Sha256::digest(request.encode_to_vec()).into();
-    Ok(Some(Key { text: key, digest, is_callers }))
+    Ok(Some(Key { text: key, digest: digest(request), is_callers }))
+}
+
+/// The SHA-256 of a request's encoding, task by task: encoded as a whole a large batch would
+/// need as much memory again, fresh from the system.
+fn digest(request: &mut v1::SubmitRequest) -> [u8; 32] {
+    let tasks = std::mem::take(&mut request.tasks);
+    let mut hasher = Sha256::new_with_prefix(request.encode_to_vec());
+    let mut encoded = Vec::new();
+    for task in &tasks {
+        encoded.clear();
+        task.encode_length_delimited(&mut encoded).expect("a vector has room for any message");
+        hasher.update(&encoded);
+    }
+    request.tasks = tasks;
+    hasher.finalize().into()
 }
 
 #[cfg(test)]
