@@ -7,7 +7,7 @@ pub(super) mod engines;
 mod events;
 mod model;
 pub(super) mod samples;
-mod trims;
+pub(super) mod trims;
 
 use self::engines::{Dump, Engine, dump};
 use self::samples::{changed, group, holder, keyed, leased, spec, submitted, task_type};
@@ -49,6 +49,7 @@ run_against_every_engine![
     trims::a_trim_leaves_its_marks_for_a_restart,
     trims::a_trim_may_come_with_what_it_trims_and_may_come_again,
     trims::a_story_ends_where_another_task_begins,
+    trims::what_lies_beside_the_trimmed_stays_as_it_was,
     trims::keys_and_notes_are_forgotten_by_their_numbers,
     model::any_history_is_kept_as_the_model_keeps_it,
 ];

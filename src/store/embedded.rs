@@ -3,7 +3,8 @@
 //! Tasks go in by rising id, events in the order they are committed, and neither
 //! is ever updated in place: a B-tree takes rising keys at several times the rate
 //! of scattered ones. Small rows and large bytes have tables of their own, so that
-//! a restart reads only the small ones. One commit is one transaction and one sync.
+//! a restart reads only the small ones; both lie many to a record, because the engine
+//! asks the same for each. One commit is one transaction and one sync.
 //!
 //! The directory holds `taskgrid.redb` and `LOCK`. The lock says who has the
 //! directory, and inside it whether the last one to have it closed the store in
@@ -16,8 +17,12 @@
 
 mod backend;
 mod directory;
+mod log;
 mod mark;
+mod packs;
 mod reader;
+mod rows;
+mod slot;
 mod sums;
 mod tables;
 mod verify;

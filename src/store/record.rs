@@ -1,11 +1,19 @@
 //! The durable encoding: how a row and a blob look on disk.
 //!
 //! ```text
-//! row    version (1 byte) · part of an event (postcard) · place of its bytes · crc32 (4 bytes)
-//! blob   version (1 byte) · bytes of a payload or a result                  · crc32 (4 bytes)
+//! record   version (1 byte) · what it holds · crc32 (4 bytes)
 //!
-//! place of its bytes   0 none · 1 inline: the bytes follow, to the end · 2 apart: their length
+//! row      place of its bytes · part of an event (postcard) · its bytes, if they are in it
+//! run      rows of rising keys, each after its key, less the one before, and its length (varints)
+//! piece    last key that has bytes in the pack (8 bytes) · bytes of payloads or results
+//!
+//! place of its bytes   0 none · 1 in the row · 2 apart: pack, offset, length (varints)
 //! ```
+//!
+//! The tables of tasks and of task events have a run in a record, under its first key,
+//! because the engine asks the same for a record of many rows as for one of few bytes. The
+//! others have a row. Large payloads and results are put one after the other into packs,
+//! which are cut into pieces that fill the engine's pages: see [`pack`].
 //!
 //! The checksum covers the table's tag and the key too, so that a row that turns
 //! up in another place is refused like one whose bits have changed. It ends the
@@ -20,18 +28,25 @@
 //!
 //! What this module does not do: it opens no table and knows no engine.
 
-use bytes::Bytes;
-use serde::Serialize;
+pub(super) mod pack;
+pub(super) mod run;
+
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::Error;
 
 /// The encoding that is written.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 
 /// Bytes up to which a payload or a result stays in its row. A larger one has a
 /// place of its own: a restart reads all rows, and a page should hold many.
 pub(super) const INLINE_BYTES: usize = 256;
+
+/// The kinds of a [`Place`]. Durable.
+const NONE: u8 = 0;
+const INLINE: u8 = 1;
+const APART: u8 = 2;
 
 /// Bytes of a checksum.
 const CRC_BYTES: usize = 4;
@@ -43,11 +58,11 @@ const CRC_BYTES: usize = 4;
 pub(super) enum Table {
     /// Tasks by id.
     Tasks,
-    /// Large payloads by the task's id.
+    /// Packs of large payloads by their first task's id.
     Payloads,
     /// Task events by place.
     Events,
-    /// Large results by the event's place.
+    /// Packs of large results by their first event's place.
     Results,
     /// Task types by their number.
     Types,
@@ -106,6 +121,8 @@ impl Table {
 pub(super) enum Key<'a> {
     /// An id, a place, a number.
     Number(u64),
+    /// A pack, and which piece of it.
+    Piece(u64, u32),
     /// A name.
     Name(&'a str),
 }
@@ -114,6 +131,7 @@ impl std::fmt::Display for Key<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Number(number) => number.fmt(f),
+            Self::Piece(pack, piece) => write!(f, "{pack}, piece {piece},"),
             Self::Name(name) => write!(f, "{name:?}"),
         }
     }
@@ -122,6 +140,12 @@ impl std::fmt::Display for Key<'_> {
 impl From<u64> for Key<'_> {
     fn from(number: u64) -> Self {
         Self::Number(number)
+    }
+}
+
+impl From<(u64, u32)> for Key<'_> {
+    fn from((pack, piece): (u64, u32)) -> Self {
+        Self::Piece(pack, piece)
     }
 }
 
@@ -138,17 +162,28 @@ pub(super) enum Place<'a> {
     None,
     /// In the row.
     Inline(&'a [u8]),
-    /// In a blob of its own, with this length.
-    Apart(usize),
+    /// In a pack.
+    Apart(Span),
+}
+
+/// A part of a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Span {
+    /// The pack's key.
+    pub(super) pack: u64,
+    /// Bytes of the pack before it.
+    pub(super) offset: usize,
+    /// Its bytes.
+    pub(super) length: usize,
 }
 
 impl<'a> Place<'a> {
-    /// Where these bytes belong.
-    pub(super) fn of(bytes: &'a [u8]) -> Self {
+    /// Where these bytes belong, unless they are to have a place apart.
+    pub(super) fn in_row(bytes: &'a [u8]) -> Option<Self> {
         match bytes.len() {
-            0 => Self::None,
-            1..=INLINE_BYTES => Self::Inline(bytes),
-            length => Self::Apart(length),
+            0 => Some(Self::None),
+            1..=INLINE_BYTES => Some(Self::Inline(bytes)),
+            _ => None,
         }
     }
 
@@ -157,7 +192,7 @@ impl<'a> Place<'a> {
         match self {
             Self::None => 0,
             Self::Inline(bytes) => bytes.len(),
-            Self::Apart(length) => length,
+            Self::Apart(span) => span.length,
         }
     }
 }
@@ -171,14 +206,14 @@ pub(super) struct Row<'a, T> {
     pub(super) place: Place<'a>,
 }
 
-/// Encodes rows and blobs, one after the other into the same buffer.
+/// Encodes records, one after the other into the same buffer.
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     buffer: Vec<u8>,
 }
 
 impl Encoder {
-    /// A row, valid until the next call.
+    /// A record of one row, valid until the next call.
     pub(super) fn row<T: Serialize>(
         &mut self,
         table: Table,
@@ -186,48 +221,58 @@ impl Encoder {
         value: &T,
         place: Place<'_>,
     ) -> Result<&[u8], Error> {
-        self.begin();
-        self.part(value)?;
-        match place {
-            Place::None => self.buffer.push(0),
-            Place::Inline(bytes) => {
-                self.buffer.push(1);
-                self.buffer.extend_from_slice(bytes);
-            }
-            Place::Apart(length) => {
-                self.buffer.push(2);
-                self.part(&length)?;
-            }
-        }
-        Ok(self.finish(table, key))
-    }
-
-    /// A blob, valid until the next call.
-    pub(super) fn blob(&mut self, table: Table, key: Key<'_>, bytes: &[u8]) -> &[u8] {
-        self.begin();
-        self.buffer.extend_from_slice(bytes);
-        self.finish(table, key)
-    }
-
-    fn begin(&mut self) {
         self.buffer.clear();
         self.buffer.push(VERSION);
-    }
-
-    fn part<T: Serialize>(&mut self, value: &T) -> Result<(), Error> {
-        self.buffer = postcard::to_extend(value, std::mem::take(&mut self.buffer))
-            .map_err(|error| Error::Failed { what: format!("cannot encode a record: {error}") })?;
-        Ok(())
-    }
-
-    fn finish(&mut self, table: Table, key: Key<'_>) -> &[u8] {
-        let crc = checksum(table, key, &self.buffer);
-        self.buffer.extend_from_slice(&crc.to_le_bytes());
-        &self.buffer
+        put_row(&mut self.buffer, value, place)?;
+        seal(table, key, &mut self.buffer);
+        Ok(&self.buffer)
     }
 }
 
-/// Reads a row back.
+/// Appends a row.
+fn put_row<T: Serialize>(buffer: &mut Vec<u8>, value: &T, place: Place<'_>) -> Result<(), Error> {
+    match place {
+        Place::None => buffer.push(NONE),
+        Place::Inline(_) => buffer.push(INLINE),
+        Place::Apart(span) => {
+            buffer.push(APART);
+            put(buffer, &span)?;
+        }
+    }
+    put(buffer, value)?;
+    if let Place::Inline(bytes) = place {
+        buffer.extend_from_slice(bytes);
+    }
+    Ok(())
+}
+
+/// What a row says first: the kind of place, where it is if it is apart, and the rest.
+fn place(row: &[u8]) -> Result<(u8, Option<Span>, &[u8]), &'static str> {
+    match row.split_first() {
+        Some((&APART, rest)) => {
+            let apart = postcard::take_from_bytes::<Span>(rest);
+            apart.map(|(span, rest)| (APART, Some(span), rest)).map_err(|_| "it names no place")
+        }
+        Some((&kind @ (NONE | INLINE), rest)) => Ok((kind, None, rest)),
+        Some(_) => Err("the place of its bytes is unknown"),
+        None => Err("it is too short"),
+    }
+}
+
+/// Appends a value.
+fn put<T: Serialize>(buffer: &mut Vec<u8>, value: &T) -> Result<(), Error> {
+    *buffer = postcard::to_extend(value, std::mem::take(buffer))
+        .map_err(|error| Error::Failed { what: format!("cannot encode a record: {error}") })?;
+    Ok(())
+}
+
+/// Ends a record with its checksum.
+fn seal(table: Table, key: Key<'_>, record: &mut Vec<u8>) {
+    let crc = checksum(table, key, record);
+    record.extend_from_slice(&crc.to_le_bytes());
+}
+
+/// Reads back a record of one row.
 ///
 /// # Errors
 /// [`Error::Damaged`] when it is not what was written under this key.
@@ -236,33 +281,37 @@ pub(super) fn row<'a, T: DeserializeOwned>(
     key: Key<'_>,
     record: &'a [u8],
 ) -> Result<Row<'a, T>, Error> {
-    let body = checked(table, key, record)?;
-    let undecodable = |problem: &dyn std::fmt::Display| damaged(table, key, problem);
-    let (value, rest) =
-        postcard::take_from_bytes::<T>(body).map_err(|error| undecodable(&error))?;
-    let place = match rest.split_first() {
-        Some((0, [])) => Place::None,
-        Some((1, bytes)) => Place::Inline(bytes),
-        Some((2, length)) => {
-            let (length, rest) =
-                postcard::take_from_bytes::<usize>(length).map_err(|error| undecodable(&error))?;
-            if !rest.is_empty() {
-                return Err(undecodable(&"it is too long"));
-            }
-            Place::Apart(length)
-        }
-        Some(_) => return Err(undecodable(&"the place of its bytes is unknown")),
-        None => return Err(undecodable(&"it is too short")),
-    };
-    Ok(Row { value, place })
+    decode(table, key, checked(table, key, record)?)
 }
 
-/// Reads a blob back.
+/// Reads a row back whose record was checked.
 ///
 /// # Errors
-/// [`Error::Damaged`] when it is not what was written under this key.
-pub(super) fn blob(table: Table, key: Key<'_>, record: &[u8]) -> Result<Bytes, Error> {
-    checked(table, key, record).map(Bytes::copy_from_slice)
+/// [`Error::Damaged`] when it is no row of this table.
+pub(super) fn decode<'a, T: DeserializeOwned>(
+    table: Table,
+    key: Key<'_>,
+    row: &'a [u8],
+) -> Result<Row<'a, T>, Error> {
+    let undecodable = |problem: &dyn std::fmt::Display| damaged(table, key, problem);
+    let (kind, span, rest) = place(row).map_err(|problem| undecodable(&problem))?;
+    let (value, rest) =
+        postcard::take_from_bytes::<T>(rest).map_err(|error| undecodable(&error))?;
+    let place = match (kind, span) {
+        (_, Some(span)) => Place::Apart(span),
+        (INLINE, None) => return Ok(Row { value, place: Place::Inline(rest) }),
+        (_, None) => Place::None,
+    };
+    if rest.is_empty() { Ok(Row { value, place }) } else { Err(undecodable(&"it is too long")) }
+}
+
+/// The pack that holds a row's bytes, if they are apart; without a look at the rest of it.
+///
+/// # Errors
+/// [`Error::Damaged`] when it is no row.
+pub(super) fn pack_of(table: Table, key: Key<'_>, row: &[u8]) -> Result<Option<u64>, Error> {
+    let (_, span, _) = place(row).map_err(|problem| damaged(table, key, &problem))?;
+    Ok(span.map(|span| span.pack))
 }
 
 /// The complaint about one record.
@@ -293,6 +342,10 @@ fn checksum(table: Table, key: Key<'_>, body: &[u8]) -> u32 {
     hasher.update(&[table.tag()]);
     match key {
         Key::Number(number) => hasher.update(&number.to_le_bytes()),
+        Key::Piece(pack, piece) => {
+            hasher.update(&pack.to_le_bytes());
+            hasher.update(&piece.to_le_bytes());
+        }
         Key::Name(name) => hasher.update(name.as_bytes()),
     }
     hasher.update(body);

@@ -95,6 +95,59 @@ pub(super) fn a_story_ends_where_another_task_begins(engine: &impl Engine) {
     assert_eq!(kept(store.as_ref()), (vec![2], vec![1]));
 }
 
+/// Many tasks, with payloads and results that are small, large and very large.
+pub(in crate::store) fn many_of_all_sizes() -> Group {
+    group((1..=MANY).flat_map(|id| {
+        // Results come in another order than their tasks.
+        let ended = (id * 7) % MANY + 1;
+        let change = changed(id, ended, None, Change::Completed);
+        [submitted(id, &bytes_of(id)), change.with(&bytes_of(ended + 1))]
+    }))
+}
+
+/// How many. No multiple of 7, so that each task ends once.
+pub(in crate::store) const MANY: u64 = 300;
+
+/// A task's last place in [`many_of_all_sizes`].
+pub(in crate::store) fn last_of(id: u64) -> (TaskId, Seq) {
+    let place = (1..=MANY).find(|seq| (seq * 7) % MANY + 1 == id).unwrap();
+    (TaskId(id), Seq(place))
+}
+
+fn bytes_of(number: u64) -> Vec<u8> {
+    let size = match number % 10 {
+        0 => 0,
+        1..=3 => 200,
+        4..=8 => 900 + number,
+        _ => 20_000 + 100 * number,
+    };
+    number.to_le_bytes().into_iter().cycle().take(usize::try_from(size).unwrap()).collect()
+}
+
+pub(super) fn what_lies_beside_the_trimmed_stays_as_it_was(engine: &impl Engine) {
+    let store = engine.open();
+    store.append(&many_of_all_sizes()).unwrap();
+    let mut kept: Vec<u64> = (1..=MANY).collect();
+    // Every seventh, then every fifth of the rest, then the first half.
+    for (step, span) in [(7, MANY), (5, MANY), (1, MANY / 2)] {
+        let (dead, rest) = kept.into_iter().partition(|id| id % step == 0 && *id <= span);
+        kept = rest;
+        let trim = Trim { tasks: dead.into_iter().map(last_of).collect(), ..Trim::default() };
+        store.append(&Group { trim, ..Group::default() }).unwrap();
+        for id in 1..=MANY {
+            let (task, place) = last_of(id);
+            let found = store.tasks(&[task]).unwrap().remove(0).map(|task| task.payload);
+            let ended = store.events(&[place]).unwrap().remove(0).map(|event| event.result);
+            let is_kept = kept.contains(&id);
+            assert_eq!(found, is_kept.then(|| bytes_of(id).into()), "task {id}");
+            assert_eq!(ended, is_kept.then(|| bytes_of(id + 1).into()), "the end of task {id}");
+        }
+    }
+    let dumped = dump(store.as_ref());
+    assert_eq!(dumped.kept_tasks(), kept.len());
+    assert_eq!(dump(engine.restart(store).as_ref()), dumped);
+}
+
 pub(super) fn keys_and_notes_are_forgotten_by_their_numbers(engine: &impl Engine) {
     let store = engine.open();
     let entries = [keyed(1, b"a"), keyed(5, b"b"), leased(1, 1), leased(2, 5)];

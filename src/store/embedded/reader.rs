@@ -1,26 +1,31 @@
 //! One read transaction: what is kept, as it stood when the transaction began.
 
-use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 
-use bytes::Bytes;
 use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable};
 use serde::de::DeserializeOwned;
 
+use super::log;
+use super::packs::{PieceKey, Unpacker};
+use super::rows::{self, Finder};
 use super::tables::{self, definition, engine};
 use crate::core::event::{Event, KeyedBatch, LeaseNotes, TaskEvent};
 use crate::core::id::{Seq, TaskId};
 use crate::core::task::{Holder, Spec};
 use crate::core::task_type::{TaskType, TypeId};
-use crate::store::record::{self, Place, Table};
+use crate::store::record::run;
+use crate::store::record::{self, Table};
 use crate::store::{Error, Recovered, StoredEvent, StoredTask};
 
 /// Bytes of rows that a scan hands from one thread to the other at once …
 const CHUNK_BYTES: usize = 64 << 10;
 /// … and how often before it waits.
 const CHUNKS: usize = 4;
+
+type Rows = ReadOnlyTable<u64, &'static [u8]>;
+type Packs = ReadOnlyTable<PieceKey, &'static [u8]>;
 
 /// Reads in one transaction.
 pub(super) struct Reader {
@@ -82,15 +87,11 @@ impl Reader {
 
     /// See [`crate::store::Store::tasks`].
     pub(super) fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error> {
-        let tasks = self.open::<u64>(Table::Tasks)?;
-        let payloads = self.open(Table::Payloads)?;
+        let (rows, packs) = self.log(log::TASKS)?;
+        let mut tasks = log::Reader::new(log::TASKS, &rows, &packs);
         let task = |&id: &TaskId| {
-            let Some(row) = tasks.get(id.0).map_err(engine)? else {
-                return Ok(None);
-            };
-            let row = record::row::<Spec>(Table::Tasks, id.0.into(), row.value())?;
-            let payload = bytes_of(row.place, Table::Payloads, &payloads, id.0)?;
-            Ok(Some(StoredTask { id, spec: row.value, payload }))
+            let task = tasks.get(id.0)?;
+            Ok(task.map(|(spec, payload)| StoredTask { id, spec, payload }))
         };
         ids.iter().map(task).collect()
     }
@@ -107,15 +108,11 @@ impl Reader {
 
     /// See [`crate::store::Store::events`].
     pub(super) fn events(&self, places: &[Seq]) -> Result<Vec<Option<StoredEvent>>, Error> {
-        let events = self.open::<u64>(Table::Events)?;
-        let results = self.open(Table::Results)?;
+        let (rows, packs) = self.log(log::EVENTS)?;
+        let mut events = log::Reader::new(log::EVENTS, &rows, &packs);
         let event = |&Seq(seq): &Seq| {
-            let Some(row) = events.get(seq).map_err(engine)? else {
-                return Ok(None);
-            };
-            let row = record::row::<TaskEvent>(Table::Events, seq.into(), row.value())?;
-            let result = bytes_of(row.place, Table::Results, &results, seq)?;
-            Ok(Some(StoredEvent { event: row.value, result }))
+            let event = events.get(seq)?;
+            Ok(event.map(|(event, result)| StoredEvent { event, result }))
         };
         places.iter().map(event).collect()
     }
@@ -127,21 +124,26 @@ impl Reader {
         limit: usize,
         bytes: usize,
     ) -> Result<Vec<StoredEvent>, Error> {
-        let events = self.open::<u64>(Table::Events)?;
-        let results = self.open(Table::Results)?;
+        let (runs, packs) = self.log(log::EVENTS)?;
+        let mut results = Unpacker::new(Table::Results, &packs);
         let mut found = Vec::new();
         let mut total = 0_usize;
-        let after = events.range::<u64>((Excluded(place.0), Unbounded)).map_err(engine)?;
-        for row in after.take(limit) {
-            let (seq, row) = row.map_err(engine)?;
-            let seq = seq.value();
-            let row = record::row::<TaskEvent>(Table::Events, seq.into(), row.value())?;
-            total = total.saturating_add(row.place.length());
-            if total > bytes && !found.is_empty() {
-                break;
+        let first = rows::run_of(&runs, place.0)?.map_or(0, |(first, _)| first.value());
+        for record in runs.range(first..).map_err(engine)? {
+            let (first, record) = record.map_err(engine)?;
+            for row in run::rows(Table::Events, first.value(), record.value())? {
+                let (seq, row) = row?;
+                if seq <= place.0 {
+                    continue;
+                }
+                let row = record::decode::<TaskEvent>(Table::Events, seq.into(), row)?;
+                total = total.saturating_add(row.place.length());
+                if found.len() == limit || (total > bytes && !found.is_empty()) {
+                    return Ok(found);
+                }
+                let result = results.bytes(row.place)?;
+                found.push(StoredEvent { event: row.value, result });
             }
-            let result = bytes_of(row.place, Table::Results, &results, seq)?;
-            found.push(StoredEvent { event: row.value, result });
         }
         Ok(found)
     }
@@ -158,7 +160,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Shows every row of a table, by rising key.
+    /// Shows every row of a table that has one in a record, by rising key.
     fn each<T: DeserializeOwned>(
         &self,
         table: Table,
@@ -172,8 +174,8 @@ impl Reader {
         Ok(())
     }
 
-    /// As [`Reader::each`], for tables of millions of rows: another thread reads the
-    /// next ones while these are decoded and looked at.
+    /// As [`Reader::each`], for tables of runs, and with millions of rows: another thread
+    /// reads the next ones while these are decoded and looked at.
     fn each_ahead<T: DeserializeOwned>(
         &self,
         table: Table,
@@ -186,15 +188,18 @@ impl Reader {
                 .spawn_scoped(scope, move || self.read_chunks(table, &sender))
                 .map_err(|error| Error::Failed { what: format!("no thread to scan: {error}") })?;
             for chunk in chunks {
-                for (key, record) in chunk.rows() {
-                    visit(key, record::row::<T>(table, key.into(), record)?.value);
+                for (first, record) in chunk.runs() {
+                    for row in run::rows(table, first, record)? {
+                        let (key, row) = row?;
+                        visit(key, record::decode::<T>(table, key.into(), row)?.value);
+                    }
                 }
             }
             reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
-    /// Sends all rows of a table, until nobody wants more.
+    /// Sends all runs of a table, until nobody wants more.
     fn read_chunks(&self, table: Table, chunks: &SyncSender<Chunk>) -> Result<(), Error> {
         let mut chunk = Chunk::default();
         for row in self.open::<u64>(table)?.iter().map_err(engine)? {
@@ -215,12 +220,14 @@ impl Reader {
         table: Table,
         keys: impl Iterator<Item = u64>,
     ) -> Result<Vec<Option<T>>, Error> {
-        let rows = self.open::<u64>(table)?;
-        let value = |key: u64| match rows.get(key).map_err(engine)? {
-            Some(row) => Ok(Some(record::row(table, key.into(), row.value())?.value)),
-            None => Ok(None),
-        };
-        keys.map(value).collect()
+        let rows = self.open(table)?;
+        let mut rows = Finder::new(table, &rows);
+        keys.map(|key| Ok(rows.get(key)?.map(|row| row.value))).collect()
+    }
+
+    /// The rows and the packs of a log.
+    fn log(&self, tables: log::Tables) -> Result<(Rows, Packs), Error> {
+        Ok((self.open(tables.rows)?, self.open(tables.packs)?))
     }
 
     fn meta(&self, name: &'static str) -> Result<Option<u64>, Error> {
@@ -239,49 +246,26 @@ impl Reader {
     }
 }
 
-/// Rows as they are in the file, one after the other.
+/// Runs as they are in the file, one after the other.
 #[derive(Default)]
 struct Chunk {
     bytes: Vec<u8>,
     /// Each one's key, and where it ends.
-    rows: Vec<(u64, usize)>,
+    runs: Vec<(u64, usize)>,
 }
 
 impl Chunk {
     fn push(&mut self, key: u64, record: &[u8]) {
         self.bytes.extend_from_slice(record);
-        self.rows.push((key, self.bytes.len()));
+        self.runs.push((key, self.bytes.len()));
     }
 
-    fn rows(&self) -> impl Iterator<Item = (u64, &[u8])> {
+    fn runs(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let mut start = 0;
-        self.rows.iter().map(move |&(key, end)| {
+        self.runs.iter().map(move |&(key, end)| {
             let record = &self.bytes[start..end];
             start = end;
             (key, record)
         })
-    }
-}
-
-/// The bytes that belong to a row.
-pub(super) fn bytes_of(
-    place: Place<'_>,
-    table: Table,
-    blobs: &ReadOnlyTable<u64, &'static [u8]>,
-    key: u64,
-) -> Result<Bytes, Error> {
-    let length = match place {
-        Place::None => return Ok(Bytes::new()),
-        Place::Inline(bytes) => return Ok(Bytes::copy_from_slice(bytes)),
-        Place::Apart(length) => length,
-    };
-    let Some(blob) = blobs.get(key).map_err(engine)? else {
-        return Err(record::damaged(table, key.into(), &"it is not there"));
-    };
-    let bytes = record::blob(table, key.into(), blob.value())?;
-    if bytes.len() == length {
-        Ok(bytes)
-    } else {
-        Err(record::damaged(table, key.into(), &"its length is another than its row says"))
     }
 }

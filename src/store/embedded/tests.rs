@@ -5,10 +5,14 @@ mod damage;
 mod faults;
 mod verify;
 
+use redb::ReadableTableMetadata as _;
 use tempfile::TempDir;
 
 use super::*;
+use crate::store::Trim;
 use crate::store::conformance::samples::{changed, group, submitted};
+use crate::store::conformance::trims;
+use crate::store::record::Table;
 
 pub(super) use self::faults::Faults;
 
@@ -50,6 +54,35 @@ fn a_scan_that_reads_ahead_shows_every_task_in_order() {
     });
     assert_eq!(scanned.unwrap().last_id, Some(TaskId(MANY)));
     assert!(ids.into_iter().eq(1..=MANY));
+}
+
+#[test]
+fn nothing_is_left_of_tasks_that_were_all_trimmed() {
+    let dir = TempDir::new().unwrap();
+    let store = Embedded::open(dir.path(), Durability::Os).unwrap();
+    store.append(&trims::many_of_all_sizes()).unwrap();
+    let records = |store: &Embedded| {
+        let read = store.with(|database| {
+            let transaction = database.begin_read().map_err(engine)?;
+            let rows = [Table::Tasks, Table::Events].map(|table| {
+                transaction.open_table(tables::definition::<u64>(table)).unwrap().len().unwrap()
+            });
+            let packs = [Table::Payloads, Table::Results].map(|table| {
+                let table = tables::definition::<packs::PieceKey>(table);
+                transaction.open_table(table).unwrap().len().unwrap()
+            });
+            Ok([rows, packs].concat())
+        });
+        read.unwrap()
+    };
+    assert!(records(&store).iter().all(|records| *records >= 5), "{:?}", records(&store));
+    // From both ends to the middle, a few at a time.
+    let order = (1..=trims::MANY / 2).flat_map(|id| [id, trims::MANY + 1 - id]);
+    for dead in order.map(trims::last_of).collect::<Vec<_>>().chunks(17) {
+        let trim = Trim { tasks: dead.to_vec(), ..Trim::default() };
+        store.append(&Group { trim, ..Group::default() }).unwrap();
+    }
+    assert_eq!(records(&store), [0; 4]);
 }
 
 #[test]
@@ -114,10 +147,10 @@ fn a_file_of_another_format_is_refused_and_left_alone() {
         transaction.open_table(table).unwrap().insert("format", format).unwrap();
         transaction.commit().unwrap();
     };
-    set_format(2);
+    set_format(3);
     let refused = Embedded::open(dir.path(), Durability::Sync).unwrap_err();
-    assert!(matches!(refused, Error::Format { found: 2, expected: 1, .. }), "{refused}");
-    set_format(1);
+    assert!(matches!(refused, Error::Format { found: 3, expected: 2, .. }), "{refused}");
+    set_format(2);
     let store = Embedded::open(dir.path(), Durability::Sync).unwrap();
     assert!(store.tasks(&[TaskId(200)]).unwrap()[0].is_some());
 }

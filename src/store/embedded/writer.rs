@@ -1,21 +1,21 @@
 //! One write transaction: what a group adds and forgets.
 
-use redb::{Key, ReadableTable, WriteTransaction};
+use redb::{ReadableTable, WriteTransaction};
 
-use super::tables::{self, definition, engine};
-use crate::core::event::{Event, TaskEvent};
+use super::log::{self, Dead};
+use super::slot::Slot;
+use super::tables::{self, engine};
+use crate::core::event::{Entry, Event, TaskEvent};
 use crate::core::id::{Epoch, Seq, TaskId};
 use crate::core::task::Spec;
 use crate::store::record::{self, Encoder, Place, Table};
-use crate::store::{Error, Group, Trim, stored_twice};
+use crate::store::{Error, Group, Trim};
 
 /// Writes into one transaction. Opens each table at most once, when it is needed.
 pub(super) struct Writer<'t> {
     encoder: Encoder,
-    tasks: Slot<'t, u64>,
-    payloads: Slot<'t, u64>,
-    events: Slot<'t, u64>,
-    results: Slot<'t, u64>,
+    tasks: log::Writer<'t>,
+    events: log::Writer<'t>,
     types: Slot<'t, u64>,
     workers: Slot<'t, &'static str>,
     keys: Slot<'t, u64>,
@@ -28,30 +28,27 @@ pub(super) struct Writer<'t> {
 impl<'t> Writer<'t> {
     /// Writes into this transaction; the caller commits it.
     pub(super) fn new(transaction: &'t WriteTransaction) -> Self {
-        fn slot<K: Key + 'static>(transaction: &WriteTransaction, table: Table) -> Slot<'_, K> {
-            Slot { transaction, table, open: None }
-        }
         Self {
             encoder: Encoder::default(),
-            tasks: slot(transaction, Table::Tasks),
-            payloads: slot(transaction, Table::Payloads),
-            events: slot(transaction, Table::Events),
-            results: slot(transaction, Table::Results),
-            types: slot(transaction, Table::Types),
-            workers: slot(transaction, Table::Workers),
-            keys: slot(transaction, Table::Keys),
-            notes: slot(transaction, Table::Notes),
-            skipped: slot(transaction, Table::Skipped),
-            epochs: slot(transaction, Table::Epochs),
-            meta: slot(transaction, Table::Meta),
+            tasks: log::Writer::new(transaction, log::TASKS, "task"),
+            events: log::Writer::new(transaction, log::EVENTS, "event"),
+            types: Slot::new(transaction, Table::Types),
+            workers: Slot::new(transaction, Table::Workers),
+            keys: Slot::new(transaction, Table::Keys),
+            notes: Slot::new(transaction, Table::Notes),
+            skipped: Slot::new(transaction, Table::Skipped),
+            epochs: Slot::new(transaction, Table::Epochs),
+            meta: Slot::new(transaction, Table::Meta),
         }
     }
 
     /// All of a group.
     pub(super) fn write(mut self, group: &Group) -> Result<(), Error> {
         for entry in &group.entries {
-            self.insert(&entry.event, &entry.bytes)?;
+            self.insert(entry)?;
         }
+        self.tasks.flush()?;
+        self.events.flush()?;
         self.trim(&group.trim)
     }
 
@@ -72,23 +69,11 @@ impl<'t> Writer<'t> {
         Ok(epochs)
     }
 
-    fn insert(&mut self, event: &Event, bytes: &[u8]) -> Result<(), Error> {
+    fn insert(&mut self, entry: &Entry) -> Result<(), Error> {
         let encoder = &mut self.encoder;
-        match event {
-            Event::Submitted { id, spec } => {
-                let key = id.0;
-                let place = Place::of(bytes);
-                let row = encoder.row(Table::Tasks, key.into(), spec, place)?;
-                self.tasks.put_new(key, row, "task")?;
-                self.payloads.put_apart(encoder, key, place, bytes)
-            }
-            Event::Changed(event) => {
-                let key = event.seq.0;
-                let place = Place::of(bytes);
-                let row = encoder.row(Table::Events, key.into(), event, place)?;
-                self.events.put_new(key, row, "event")?;
-                self.results.put_apart(encoder, key, place, bytes)
-            }
+        match &entry.event {
+            Event::Submitted { id, spec } => self.tasks.push(id.0, spec, &entry.bytes),
+            Event::Changed(event) => self.events.push(event.seq.0, event, &entry.bytes),
             Event::Leased(notes) => {
                 let row = encoder.row(Table::Notes, notes.note.into(), notes, Place::None)?;
                 self.notes.put(notes.note, row)
@@ -123,9 +108,10 @@ impl<'t> Writer<'t> {
     }
 
     fn trim(&mut self, trim: &Trim) -> Result<(), Error> {
-        for &(id, last) in &trim.tasks {
-            self.trim_task(id, last)?;
-        }
+        let dead = self.dead_tasks(&trim.tasks)?;
+        self.tasks.remove(dead)?;
+        let dead = self.dead_events(&trim.tasks)?;
+        self.events.remove(dead)?;
         if let Some(id) = trim.tasks.iter().map(|&(id, _)| id.0).max() {
             self.raise_meta(tables::TRIMMED_ID, id)?;
         }
@@ -141,39 +127,36 @@ impl<'t> Writer<'t> {
         Ok(())
     }
 
-    /// A task's row, its payload and its story from its last event back.
+    /// The rows of these tasks.
+    fn dead_tasks(&mut self, tasks: &[(TaskId, Seq)]) -> Result<Dead, Error> {
+        let mut dead = Dead::default();
+        let mut rows = self.tasks.finder()?;
+        for &(TaskId(id), _) in tasks {
+            if let Some(row) = rows.get::<Spec>(id)? {
+                dead.push(id, row.place);
+            }
+        }
+        Ok(dead)
+    }
+
+    /// The stories of these tasks, each from its last event back.
     ///
-    /// The story ends at its first event, or at a place that holds no event of
-    /// this task. Every turn removes a row, so it ends.
-    fn trim_task(&mut self, id: TaskId, last: Seq) -> Result<(), Error> {
-        let removed = self.tasks.get()?.remove(id.0).map_err(engine)?;
-        if let Some(row) = removed {
-            let row = record::row::<Spec>(Table::Tasks, id.0.into(), row.value())?;
-            if let Place::Apart(_) = row.place {
-                self.payloads.get()?.remove(id.0).map_err(engine)?;
+    /// A story ends at its first event, or at a place that holds no event of this task or
+    /// one that is not before the last. Every turn goes further back, so it ends.
+    fn dead_events(&mut self, tasks: &[(TaskId, Seq)]) -> Result<Dead, Error> {
+        let mut dead = Dead::default();
+        let mut rows = self.events.finder()?;
+        for &(id, last) in tasks {
+            let mut place = Some(last);
+            while let Some(Seq(seq)) = place.take() {
+                let Some(row) = rows.get::<TaskEvent>(seq)? else { break };
+                if row.value.id == id {
+                    dead.push(seq, row.place);
+                    place = row.value.previous.filter(|previous| previous.0 < seq);
+                }
             }
         }
-        let mut place = Some(last);
-        while let Some(Seq(seq)) = place {
-            place = None;
-            let events = self.events.get()?;
-            let found = match events.get(seq).map_err(engine)? {
-                Some(row) => {
-                    let row = record::row::<TaskEvent>(Table::Events, seq.into(), row.value())?;
-                    (row.value.id == id)
-                        .then_some((row.value.previous, matches!(row.place, Place::Apart(_))))
-                }
-                None => None,
-            };
-            if let Some((previous, apart)) = found {
-                events.remove(seq).map_err(engine)?;
-                if apart {
-                    self.results.get()?.remove(seq).map_err(engine)?;
-                }
-                place = previous;
-            }
-        }
-        Ok(())
+        Ok(dead)
     }
 
     fn put_meta(&mut self, name: &'static str, value: u64) -> Result<(), Error> {
@@ -187,58 +170,5 @@ impl<'t> Writer<'t> {
             None => None,
         };
         if held.is_none_or(|held| held < value) { self.put_meta(name, value) } else { Ok(()) }
-    }
-}
-
-/// A table of the transaction, opened when it is first needed.
-struct Slot<'t, K: Key + 'static> {
-    transaction: &'t WriteTransaction,
-    table: Table,
-    open: Option<redb::Table<'t, K, &'static [u8]>>,
-}
-
-impl<'t, K: Key + 'static> Slot<'t, K> {
-    fn get(&mut self) -> Result<&mut redb::Table<'t, K, &'static [u8]>, Error> {
-        if self.open.is_none() {
-            let opened = self.transaction.open_table(definition::<K>(self.table));
-            self.open = Some(opened.map_err(engine)?);
-        }
-        Ok(self.open.as_mut().expect("it was opened above"))
-    }
-
-    fn put<'k>(
-        &mut self,
-        key: impl std::borrow::Borrow<K::SelfType<'k>>,
-        row: &[u8],
-    ) -> Result<(), Error> {
-        self.get()?.insert(key, row).map_err(engine)?;
-        Ok(())
-    }
-}
-
-impl Slot<'_, u64> {
-    /// A row under a key that was never used: ids and places are given once.
-    fn put_new(&mut self, key: u64, row: &[u8], noun: &str) -> Result<(), Error> {
-        match self.get()?.insert(key, row).map_err(engine)? {
-            None => Ok(()),
-            Some(_) => Err(stored_twice(noun, key)),
-        }
-    }
-
-    /// The bytes, if their place is not in the row.
-    fn put_apart(
-        &mut self,
-        encoder: &mut Encoder,
-        key: u64,
-        place: Place<'_>,
-        bytes: &[u8],
-    ) -> Result<(), Error> {
-        match place {
-            Place::None | Place::Inline(_) => Ok(()),
-            Place::Apart(_) => {
-                let blob = encoder.blob(self.table, key.into(), bytes);
-                self.put(key, blob)
-            }
-        }
     }
 }

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -15,12 +17,18 @@ where
     T: Serialize + DeserializeOwned + PartialEq + 'static,
 {
     let mut encoder = Encoder::default();
-    let record = encoder.row(table, key, &value, Place::of(&bytes)).unwrap().to_vec();
+    let record = encoder.row(table, key, &value, placed(&bytes)).unwrap().to_vec();
     let reads_back = move |record: &[u8]| {
         let read = row::<T>(table, key, record)?;
-        Ok(read.value == value && read.place == Place::of(&bytes))
+        Ok(read.value == value && read.place == placed(&bytes))
     };
     (record, Box::new(reads_back))
+}
+
+/// As a store would place them.
+fn placed(bytes: &[u8]) -> Place<'_> {
+    let apart = Span { pack: 3, offset: 1_000, length: bytes.len() };
+    Place::in_row(bytes).unwrap_or(Place::Apart(apart))
 }
 
 fn written_event(event: Event, bytes: Vec<u8>) -> (Vec<u8>, ReadsBack) {
@@ -88,16 +96,93 @@ proptest! {
     }
 
     #[test]
-    fn a_blob_reads_back_and_every_flip_of_it_is_noticed(bytes in any_bytes()) {
-        let mut record =
-            Encoder::default().blob(Table::Results, 7.into(), &bytes).to_vec();
-        prop_assert_eq!(blob(Table::Results, 7.into(), &record).unwrap(), bytes);
+    fn a_piece_reads_back_and_every_flip_of_it_is_noticed(bytes in any_bytes()) {
+        let mut record = vec![0; pack::record_length(bytes.len())];
+        let key = (7, 2);
+        pack::write(Table::Results, key, 9, &mut record, |place| place.copy_from_slice(&bytes));
+        let read = pack::piece(Table::Results, key, &record).unwrap();
+        prop_assert_eq!(read, pack::Piece { last: 9, bytes: &bytes });
+        prop_assert_eq!(pack::checked_bytes(&record), &bytes);
         for bit in 0..record.len() * 8 {
             record[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(blob(Table::Results, 7.into(), &record).is_err(), "bit {}", bit);
+            prop_assert!(pack::piece(Table::Results, key, &record).is_err(), "bit {}", bit);
             record[bit / 8] ^= 1 << (bit % 8);
         }
     }
+
+    #[test]
+    fn a_run_reads_back_and_every_flip_of_it_is_noticed(
+        keys in proptest::collection::btree_set(any::<u64>(), 1..6),
+        bytes in any_bytes(),
+    ) {
+        let (first, mut record) = run_of(&keys, &bytes);
+        prop_assert_eq!(Some(&first), keys.first());
+        let read: Vec<(u64, Vec<u8>)> = run::rows(Table::Events, first, &record)
+            .unwrap()
+            .map(|row| row.map(|(key, row)| (key, row.to_vec())).unwrap())
+            .collect();
+        prop_assert!(keys.iter().eq(read.iter().map(|(key, _)| key)));
+        for (key, row) in read {
+            let row = decode::<u64>(Table::Events, key.into(), &row).unwrap();
+            prop_assert_eq!(row, Row { value: key, place: placed(&bytes) });
+        }
+        for bit in 0..record.len() * 8 {
+            record[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(run::rows(Table::Events, first, &record).is_err(), "bit {}", bit);
+            record[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_no_run_or_one_and_never_a_panic(bytes in any_bytes(), first: u64) {
+        prop_assert!(run::rows(Table::Events, first, &bytes).is_err());
+        let mut sealed = [&[VERSION], &*bytes].concat();
+        seal(Table::Events, first.into(), &mut sealed);
+        let mut before = None;
+        for row in run::rows(Table::Events, first, &sealed).unwrap() {
+            let Ok((key, _)) = row else { break };
+            prop_assert!(before <= Some(key));
+            before = Some(key);
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_span_are_all_of_it_in_order(offset in 0..100_000_usize, length in 0..100_000_usize) {
+        let mut next = offset;
+        for (number, part) in pack::parts(Span { pack: 1, offset, length }) {
+            prop_assert!(!part.is_empty() && part.end <= pack::PIECE_BYTES);
+            prop_assert_eq!(usize::try_from(number).unwrap() * pack::PIECE_BYTES + part.start, next);
+            next += part.len();
+        }
+        prop_assert_eq!(next, offset + length);
+    }
+}
+
+/// A run of these keys, each row with its key as its part, and these bytes.
+fn run_of(keys: &BTreeSet<u64>, bytes: &[u8]) -> (u64, Vec<u8>) {
+    let mut run = run::Builder::new(Table::Events);
+    for &key in keys {
+        run.make(&key, placed(bytes)).unwrap();
+        run.push(key).unwrap();
+    }
+    let (first, record) = run.seal().unwrap();
+    (first, record.to_vec())
+}
+
+#[test]
+fn a_run_is_full_before_it_is_longer_than_a_page() {
+    let mut run = run::Builder::new(Table::Events);
+    for key in [1, 2, u64::MAX] {
+        run.make(&key, Place::Inline(&[0; 1_300])).unwrap();
+        assert!(!run.is_full(), "{key}");
+        run.push(key).unwrap();
+    }
+    run.make(&0_u64, Place::Inline(&[0; 200])).unwrap();
+    assert!(run.is_full());
+    assert_eq!(run.last(), Some(u64::MAX));
+    let (first, record) = run.seal().unwrap();
+    assert!(first == 1 && record.len() <= 4_096 - 16, "{} bytes", record.len());
+    assert!(run.seal().is_none(), "it is empty");
 }
 
 #[test]
@@ -122,24 +207,29 @@ fn a_record_of_a_later_version_is_refused_by_its_number() {
     assert_eq!(
         refused.to_string(),
         "the store is damaged: record \"stopped\" of table meta: \
-         it has version 2, this taskgrid reads 1"
+         it has version 3, this taskgrid reads 2"
     );
 }
 
-/// Rows of version 1, as they lie on the disks of users.
+/// Records of version 2, as they lie on the disks of users.
 #[test]
-fn rows_of_version_1_are_written_and_read_as_they_always_were() {
+fn records_of_version_2_are_written_and_read_as_they_always_were() {
     let hex = |bytes: &[u8]| {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<String>>().concat()
     };
     let (task, _) = written(Table::Tasks, 17.into(), spec(7), b"[1,2,3]".to_vec());
-    assert_eq!(hex(&task), "01020580d0dfb4ab3380d0dfb4ab330003030007015b312c322c335deed3329b");
+    assert_eq!(hex(&task), "0201020580d0dfb4ab3380d0dfb4ab3300030300075b312c322c335d111a3682");
     let Event::Changed(event) = changed(3, 17, Some(2), Change::Completed).event else {
         panic!("it is a change");
     };
     let (event, _) = written(Table::Events, 3.into(), event, b"6".to_vec());
     assert_eq!(
         hex(&event),
-        "01031101028cd0dfb4ab33020580d0dfb4ab3380d0dfb4ab330003030000010101070308776f726b65722d3183d0dfb4ab330f000136c1394368"
+        "0201031101028cd0dfb4ab33020580d0dfb4ab3380d0dfb4ab330003030000010101070308776f726b65722d3183d0dfb4ab330f003601aa5aa8"
     );
+    let (_, run) = run_of(&BTreeSet::from([17, 300]), &[b'x'; 500]);
+    assert_eq!(hex(&run), "0200070203e807f403119b02080203e807f403ac0230eaa817");
+    let mut piece = vec![0; pack::record_length(3)];
+    pack::write(Table::Results, (17, 2), 300, &mut piece, |place| place.copy_from_slice(b"abc"));
+    assert_eq!(hex(&piece), "022c010000000000006162636c0b862e");
 }

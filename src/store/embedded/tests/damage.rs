@@ -92,27 +92,28 @@ fn a_damaged_record_is_named_and_the_others_are_read() {
     {
         let database = redb::Database::open(dir.path().join(FILE)).unwrap();
         let transaction = database.begin_write().unwrap();
+        // The first run of the second group begins with its first task.
         let tasks = redb::TableDefinition::<u64, &[u8]>::new("tasks");
         let mut tasks = transaction.open_table(tasks).unwrap();
-        let mut row = tasks.remove(17).unwrap().unwrap().value().to_vec();
-        row[5] ^= 1;
-        tasks.insert(17, row.as_slice()).unwrap();
-        // Task 40 has 280 bytes of payload.
-        let payloads = redb::TableDefinition::<u64, &[u8]>::new("payloads");
-        transaction.open_table(payloads).unwrap().remove(40).unwrap().unwrap();
+        let mut run = tasks.remove(41).unwrap().unwrap().value().to_vec();
+        run[5] ^= 1;
+        tasks.insert(41, run.as_slice()).unwrap();
+        // Task 37 is the first of its group whose payload is no part of its row.
+        let payloads = redb::TableDefinition::<(u64, u32), &[u8]>::new("payloads");
+        transaction.open_table(payloads).unwrap().remove((37, 0)).unwrap().unwrap();
         drop(tasks);
         transaction.commit().unwrap();
     }
     let store = Embedded::open(dir.path(), Durability::Os).unwrap();
-    assert!(store.tasks(&[TaskId(16), TaskId(18)]).unwrap().iter().all(Option::is_some));
+    assert!(store.tasks(&[TaskId(36), TaskId(81)]).unwrap().iter().all(Option::is_some));
     let named = |refused: Error, name: &str| {
         assert!(matches!(&refused, Error::Damaged { what } if what.contains(name)), "{refused}");
     };
-    named(store.tasks(&[TaskId(17)]).unwrap_err(), "record 17 of table tasks");
-    named(store.scan(&mut |_| {}).unwrap_err(), "record 17 of table tasks");
-    named(store.specs(&[TaskId(17)]).unwrap_err(), "record 17 of table tasks");
-    named(store.tasks(&[TaskId(40)]).unwrap_err(), "record 40 of table payloads");
-    assert!(store.specs(&[TaskId(40)]).unwrap()[0].is_some(), "a payload that nobody asks for");
+    named(store.tasks(&[TaskId(42)]).unwrap_err(), "record 41 of table tasks");
+    named(store.scan(&mut |_| {}).unwrap_err(), "record 41 of table tasks");
+    named(store.specs(&[TaskId(41)]).unwrap_err(), "record 41 of table tasks");
+    named(store.tasks(&[TaskId(38)]).unwrap_err(), "record 37, piece 0, of table payloads");
+    assert!(store.specs(&[TaskId(38)]).unwrap()[0].is_some(), "a payload that nobody asks for");
 }
 
 #[test]

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use redb::{Key as TableKey, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
+use serde::de::DeserializeOwned;
 
-use super::super::reader::bytes_of;
+use super::super::log;
+use super::super::packs::{PieceKey, Unpacker};
+use super::super::rows::{self, Finder};
 use super::super::tables::{self, definition, engine};
 use super::{Report, TableReport};
 use crate::core::event::{KeyedBatch, LeaseNotes, TaskEvent};
@@ -12,7 +15,7 @@ use crate::core::id::TaskId;
 use crate::core::task::Spec;
 use crate::core::task_type::TaskType;
 use crate::store::Error;
-use crate::store::record::{self, Key, Place, Table, damaged};
+use crate::store::record::{self, Key, Row, Table, damaged, pack, run};
 
 /// All tables.
 pub(super) const TABLES: [Table; 11] = [
@@ -29,9 +32,6 @@ pub(super) const TABLES: [Table; 11] = [
     Table::Meta,
 ];
 
-/// Rows by number.
-type Rows = ReadOnlyTable<u64, &'static [u8]>;
-
 /// Walks through what one transaction sees.
 pub(super) struct Walk {
     transaction: ReadTransaction,
@@ -45,18 +45,17 @@ impl Walk {
     /// Reads every record of a table by itself.
     pub(super) fn records(&self, table: Table, report: &mut Report) -> Result<(), Error> {
         match table {
+            Table::Tasks => self.runs(table, report, |_, _: Row<'_, Spec>| Ok(())),
+            Table::Events => self.runs(table, report, |_, _: Row<'_, TaskEvent>| Ok(())),
+            Table::Payloads | Table::Results => {
+                self.each::<PieceKey>(table, report, |key, record| {
+                    pack::piece(table, key, record).map(|_| 1)
+                })
+            }
             Table::Workers | Table::Meta => {
                 self.each::<&str>(table, report, |key, record| decode(table, key.into(), record))
             }
-            Table::Tasks
-            | Table::Payloads
-            | Table::Events
-            | Table::Results
-            | Table::Types
-            | Table::Keys
-            | Table::Notes
-            | Table::Skipped
-            | Table::Epochs => {
+            Table::Types | Table::Keys | Table::Notes | Table::Skipped | Table::Epochs => {
                 self.each::<u64>(table, report, |key, record| decode(table, key.into(), record))
             }
         }
@@ -67,15 +66,15 @@ impl Walk {
         match table {
             Table::Tasks => self.tasks(report),
             Table::Events => self.events(report),
-            Table::Payloads => self.blobs::<Spec>(table, Table::Tasks, report),
-            Table::Results => self.blobs::<TaskEvent>(table, Table::Events, report),
+            Table::Payloads => self.packs(log::TASKS, report),
+            Table::Results => self.packs(log::EVENTS, report),
             Table::Keys => self.each::<u64>(table, report, |key, record| {
                 let batch = record::row::<KeyedBatch>(table, key.into(), record)?.value;
-                named_by(table, key, batch.first.0)
+                named_by(table, key, batch.first.0).map(|()| 1)
             }),
             Table::Notes => self.each::<u64>(table, report, |key, record| {
                 let notes = record::row::<LeaseNotes>(table, key.into(), record)?.value;
-                named_by(table, key, notes.note)
+                named_by(table, key, notes.note).map(|()| 1)
             }),
             Table::Skipped => self.skipped(report),
             Table::Epochs => {
@@ -84,7 +83,7 @@ impl Walk {
                     decode(table, key.into(), record)?;
                     let missing = std::mem::replace(&mut next, key.saturating_add(1));
                     if key == missing {
-                        return Ok(());
+                        return Ok(1);
                     }
                     Err(damaged(table, missing.into(), &"it is not there, but later ones are"))
                 })
@@ -94,11 +93,11 @@ impl Walk {
     }
 
     fn tasks(&self, report: &mut Report) -> Result<(), Error> {
-        let payloads = self.open::<u64>(Table::Payloads)?;
+        let payloads = self.open(Table::Payloads)?;
+        let mut payloads = Unpacker::new(Table::Payloads, &payloads);
         let reserved = self.meta(tables::RESERVED).unwrap_or(None);
-        self.each::<u64>(Table::Tasks, report, |id, record| {
-            let row = record::row::<Spec>(Table::Tasks, id.into(), record)?;
-            bytes_of(row.place, Table::Payloads, &payloads, id)?;
+        self.runs(Table::Tasks, report, |id, row: Row<'_, Spec>| {
+            payloads.bytes(row.place)?;
             match reserved {
                 Some(end) if end <= id => {
                     let problem = format!("ids are reserved only up to {end}");
@@ -110,84 +109,104 @@ impl Walk {
     }
 
     fn events(&self, report: &mut Report) -> Result<(), Error> {
-        let results = self.open::<u64>(Table::Results)?;
-        let tasks = self.open::<u64>(Table::Tasks)?;
-        let events = self.open::<u64>(Table::Events)?;
-        self.each::<u64>(Table::Events, report, |seq, record| {
-            let row = record::row::<TaskEvent>(Table::Events, seq.into(), record)?;
-            bytes_of(row.place, Table::Results, &results, seq)?;
+        let (tasks, events) = (self.open(Table::Tasks)?, self.open(Table::Events)?);
+        let results = self.open(Table::Results)?;
+        let mut tasks = Finder::new(Table::Tasks, &tasks);
+        let mut events = Finder::new(Table::Events, &events);
+        let mut results = Unpacker::new(Table::Results, &results);
+        self.runs(Table::Events, report, |seq, row: Row<'_, TaskEvent>| {
+            results.bytes(row.place)?;
             let event = row.value;
             named_by(Table::Events, seq, event.seq.0)?;
-            if tasks.get(event.id.0).map_err(engine)?.is_none() {
+            // A task that is damaged was told of with its own table.
+            if matches!(tasks.get::<Spec>(event.id.0), Ok(None)) {
                 let problem = format!("its task {} is not there", event.id);
                 return Err(damaged(Table::Events, seq.into(), &problem));
             }
             match event.previous {
-                Some(previous) => precedes(&events, previous.0, &event),
+                Some(previous) => precedes(&mut events, previous.0, &event),
                 None => Ok(()),
             }
         })
     }
 
-    /// Blobs, each of which belongs to a row that says so. The row's own check compares
-    /// their lengths.
-    fn blobs<T: serde::de::DeserializeOwned>(
-        &self,
-        table: Table,
-        owners: Table,
-        report: &mut Report,
-    ) -> Result<(), Error> {
-        let rows = self.open::<u64>(owners)?;
-        self.each::<u64>(table, report, |key, record| {
-            decode(table, key.into(), record)?;
-            let row = rows.get(key).map_err(engine)?;
+    /// Pieces of packs, each of which has bytes of a row. That a row's bytes are all there
+    /// is looked at with the row.
+    fn packs(&self, tables: log::Tables, report: &mut Report) -> Result<(), Error> {
+        let rows = self.open(tables.rows)?;
+        self.each::<PieceKey>(tables.packs, report, |key, record| {
+            let piece = pack::piece(tables.packs, key, record)?;
             // An owner that is damaged was told of with its own table.
-            let owner = row.as_ref().map(|row| record::row::<T>(owners, key.into(), row.value()));
-            let is_owned = |row: record::Row<'_, T>| matches!(row.place, Place::Apart(_));
-            if owner.is_some_and(|owner| owner.map_or(true, is_owned)) {
-                return Ok(());
+            if !matches!(rows::any_in_pack(tables.rows, &rows, key.0, piece.last), Ok(false)) {
+                return Ok(1);
             }
-            let problem = format!("no record of table {} has it", owners.name());
-            Err(damaged(table, key.into(), &problem))
+            let problem = format!("no record of table {} has bytes in it", tables.rows.name());
+            Err(damaged(tables.packs, key.into(), &problem))
         })
     }
 
     fn skipped(&self, report: &mut Report) -> Result<(), Error> {
         let tasks = self.open::<u64>(Table::Tasks)?;
         self.each::<u64>(Table::Skipped, report, |from, record| {
-            let to = record::row::<TaskId>(Table::Skipped, from.into(), record)?.value;
-            match tasks.range(from..to.0.max(from)).map_err(engine)?.next() {
-                None => Ok(()),
-                Some(task) => {
-                    let id = task.map_err(engine)?.0.value();
+            let to = record::row::<TaskId>(Table::Skipped, from.into(), record)?.value.0;
+            let last = to.checked_sub(1).filter(|last| *last >= from);
+            let Some(last) = last else { return Ok(1) };
+            match rows::find_in(Table::Tasks, &tasks, from..=last, |_, _| Ok(true)) {
+                Ok(Some(id)) => {
                     let problem = format!("its ids named no task, but there is task {id}");
                     Err(damaged(Table::Skipped, from.into(), &problem))
                 }
+                // Tasks that are damaged were told of with their own table.
+                Ok(None) | Err(_) => Ok(1),
             }
         })
     }
 
-    /// Shows every record of a table, and goes on behind a damaged one.
+    /// Shows every row of a table of runs, and goes on behind a run with a damaged one.
+    fn runs<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        report: &mut Report,
+        mut check: impl FnMut(u64, Row<'_, T>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut least = 0;
+        self.each::<u64>(table, report, |first, record| {
+            let mut shown = 0;
+            for row in run::rows(table, first, record)? {
+                let (key, row) = row?;
+                if key < std::mem::replace(&mut least, key.saturating_add(1)) {
+                    return Err(damaged(table, key.into(), &"it is there twice"));
+                }
+                check(key, record::decode(table, key.into(), row)?)?;
+                shown += 1;
+            }
+            Ok(shown)
+        })
+    }
+
+    /// Shows every record of a table, and goes on behind a damaged one. `check` tells how
+    /// many rows it holds.
     fn each<K: TableKey + 'static>(
         &self,
         table: Table,
         report: &mut Report,
-        mut check: impl FnMut(K::SelfType<'_>, &[u8]) -> Result<(), Error>,
+        mut check: impl FnMut(K::SelfType<'_>, &[u8]) -> Result<u64, Error>,
     ) -> Result<(), Error> {
         let rows = self.open::<K>(table)?;
+        let mut shown = 0;
         let place = report.tables.len();
         report.tables.push(TableReport { name: table.name(), rows: 0, bytes: 0 });
         for row in rows.iter().map_err(engine)? {
             let (key, record) = row.map_err(engine)?;
             let record = record.value();
-            report.tables[place].rows += 1;
+            shown += 1;
             report.tables[place].bytes += u64::try_from(record.len()).unwrap_or(u64::MAX);
             match check(key.value(), record) {
                 Err(Error::Damaged { what }) => report.damaged(what),
-                done => done?,
+                rows => report.tables[place].rows += rows?,
             }
         }
-        let (shown, counted) = (report.tables[place].rows, rows.len().map_err(engine)?);
+        let counted = rows.len().map_err(engine)?;
         if shown != counted {
             report.damaged(format!(
                 "table {} has {shown} records, but {counted} were counted in it",
@@ -212,19 +231,20 @@ impl Walk {
     }
 }
 
-/// Whether a record can be read.
-fn decode(table: Table, key: Key<'_>, record: &[u8]) -> Result<(), Error> {
+/// Whether a record of one row can be read.
+fn decode(table: Table, key: Key<'_>, record: &[u8]) -> Result<u64, Error> {
     match table {
-        Table::Tasks => record::row::<Spec>(table, key, record).map(drop),
-        Table::Events => record::row::<TaskEvent>(table, key, record).map(drop),
-        Table::Payloads | Table::Results => record::blob(table, key, record).map(drop),
         Table::Types => record::row::<TaskType>(table, key, record).map(drop),
         Table::Workers => record::row::<(u64, Arc<str>)>(table, key, record).map(drop),
         Table::Keys => record::row::<KeyedBatch>(table, key, record).map(drop),
         Table::Notes => record::row::<LeaseNotes>(table, key, record).map(drop),
         Table::Skipped => record::row::<TaskId>(table, key, record).map(drop),
         Table::Epochs | Table::Meta => record::row::<u64>(table, key, record).map(drop),
-    }
+        Table::Tasks | Table::Events | Table::Payloads | Table::Results => {
+            Err(damaged(table, key, &"it is no record of one row"))
+        }
+    }?;
+    Ok(1)
 }
 
 /// Whether a record stands where it says.
@@ -236,7 +256,11 @@ fn named_by(table: Table, key: u64, says: u64) -> Result<(), Error> {
 }
 
 /// Whether the event before another one is there, and of the same task.
-fn precedes(events: &Rows, previous: u64, event: &TaskEvent) -> Result<(), Error> {
+fn precedes<T: ReadableTable<u64, &'static [u8]>>(
+    events: &mut Finder<'_, T>,
+    previous: u64,
+    event: &TaskEvent,
+) -> Result<(), Error> {
     let wrong = |problem: &str| {
         let problem = format!("the event before it, {previous}, {problem}");
         Err(damaged(Table::Events, event.seq.0.into(), &problem))
@@ -244,12 +268,10 @@ fn precedes(events: &Rows, previous: u64, event: &TaskEvent) -> Result<(), Error
     if previous >= event.seq.0 {
         return wrong("comes after it");
     }
-    let Some(row) = events.get(previous).map_err(engine)? else {
-        return wrong("is not there");
-    };
-    match record::row::<TaskEvent>(Table::Events, previous.into(), row.value()) {
-        Ok(row) if row.value.id != event.id => wrong("is of another task"),
+    match events.get::<TaskEvent>(previous) {
+        Ok(None) => wrong("is not there"),
+        Ok(Some(row)) if row.value.id != event.id => wrong("is of another task"),
         // One that is damaged is told of by itself.
-        Ok(_) | Err(_) => Ok(()),
+        Ok(Some(_)) | Err(_) => Ok(()),
     }
 }
