@@ -32,6 +32,8 @@ struct Serving {
     members: Vec<Member>,
     /// Where the search for the next one begins: after the one that was chosen last.
     turn: usize,
+    /// The worker whose prefetch is being filled, and how many tasks more it gets.
+    filled: Option<(Member, u32)>,
     /// Tasks that were given lately, to all.
     given: u64,
     /// The weights of all that are not draining.
@@ -57,6 +59,11 @@ const LEAD: u64 = 512;
 /// … before it is given no more than this beyond its slots, or as many as its slots
 /// where they are more.
 const SHALLOW: u32 = 16;
+
+/// Tasks that one worker gets in a row once all have something for each slot, and until
+/// one has a free slot again. A message carries them together: what a message costs would
+/// else be paid for a few tasks where many workers are filled in turn.
+const IN_A_ROW: u32 = 64;
 
 /// What one worker takes and holds.
 #[derive(Debug)]
@@ -127,7 +134,7 @@ impl Fleet {
     fn begin_shares(&mut self, type_id: TypeId) {
         self.for_each_ahead(type_id, |_, ahead| ahead.given = 0);
         if let Some(serving) = self.by_type.get_mut(&type_id) {
-            serving.given = 0;
+            (serving.given, serving.filled) = (0, None);
         }
         self.weigh(type_id);
     }
@@ -173,6 +180,13 @@ impl Fleet {
         load.held = load.held.saturating_sub(1);
         if load.held == 0 && load.alone == Alone::Busy {
             load.alone = Alone::No;
+        }
+        if load.held < load.slots {
+            for type_id in load.prefetch.keys() {
+                if let Some(serving) = self.by_type.get_mut(type_id) {
+                    serving.filled = None;
+                }
+            }
         }
     }
 
@@ -223,9 +237,37 @@ impl Fleet {
     }
 
     fn place_beside(&mut self, type_id: TypeId, need: Need) -> Option<Member> {
+        let member = match self.place_in_a_row(type_id, need) {
+            Some(member) => member,
+            None => self.least_loaded(type_id, need)?,
+        };
+        let load = self.members.get_mut(&member)?;
+        load.held += 1;
+        load.prefetch.get_mut(&type_id)?.given += 1;
+        let serving = self.by_type.get_mut(&type_id)?;
+        serving.given += 1;
+        if serving.given > 2 * LATELY {
+            self.halve_shares(type_id);
+        }
+        Some(member)
+    }
+
+    /// The worker that got the task before, while it is filled.
+    fn place_in_a_row(&mut self, type_id: TypeId, need: Need) -> Option<Member> {
+        let serving = self.by_type.get_mut(&type_id)?;
+        let (member, left) = serving.filled.take()?;
+        let load = self.members.get(&member)?;
+        let goes_on = need == Need::Any && load.has_room(type_id, need, serving.shares());
+        if goes_on && left > 1 {
+            serving.filled = Some((member, left - 1));
+        }
+        goes_on.then_some(member)
+    }
+
+    fn least_loaded(&mut self, type_id: TypeId, need: Need) -> Option<Member> {
         let serving = self.by_type.get_mut(&type_id)?;
         let turn = serving.turn.checked_rem(serving.members.len())?;
-        let shares = Shares { given: serving.given, weight: serving.weight };
+        let shares = serving.shares();
         let members = serving.members.iter().copied().enumerate();
         let in_turn = members.clone().skip(turn).chain(members.take(turn));
         let mut best: Option<(usize, Member, u64, u64)> = None;
@@ -240,15 +282,9 @@ impl Fleet {
                 best = Some((at, member, held, slots));
             }
         }
-        let (at, member, ..) = best?;
+        let (at, member, held, slots) = best?;
         serving.turn = at + 1;
-        serving.given += 1;
-        let load = self.members.get_mut(&member)?;
-        load.held += 1;
-        load.prefetch.get_mut(&type_id)?.given += 1;
-        if serving.given > 2 * LATELY {
-            self.halve_shares(type_id);
-        }
+        serving.filled = (held >= slots).then_some((member, IN_A_ROW - 1));
         Some(member)
     }
 
@@ -292,6 +328,12 @@ impl Fleet {
         let load = self.members.get_mut(&member)?;
         (load.alone, load.held) = (Alone::Busy, 1);
         Some(member)
+    }
+}
+
+impl Serving {
+    fn shares(&self) -> Shares {
+        Shares { given: self.given, weight: self.weight }
     }
 }
 

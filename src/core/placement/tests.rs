@@ -21,6 +21,27 @@ fn equal_workers_share_evenly_even_if_every_task_is_over_at_once() {
 }
 
 #[test]
+fn a_worker_is_filled_in_a_row_once_no_slot_is_free_and_until_one_is() {
+    let mut fleet = fleet(&[(1, 1, 0), (2, 1, 0), (3, 1, 0)]);
+    for member in 1..=3 {
+        fleet.set_prefetch(Member(member), TYPE, 100);
+    }
+    let mut next = |count: u32| {
+        (0..count).map(|_| fleet.place(TYPE, Need::Any).unwrap().0).collect::<Vec<_>>()
+    };
+    assert_eq!(next(3), [1, 2, 3], "each slot");
+    let row = usize::try_from(IN_A_ROW).unwrap();
+    assert_eq!(next(IN_A_ROW), vec![1; row]);
+    assert_eq!(next(IN_A_ROW), vec![2; row]);
+    assert_eq!(next(5), [3; 5]);
+    let empty = fleet.held(Member(1));
+    for _ in 0..empty {
+        fleet.release(Member(1));
+    }
+    assert_eq!(fleet.place(TYPE, Need::Any), Some(Member(1)), "its slot is free");
+}
+
+#[test]
 fn equal_workers_share_evenly_when_types_take_turns() {
     let mut fleet = Fleet::default();
     for member in 1..=2 {
