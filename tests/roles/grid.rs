@@ -197,8 +197,18 @@ pub(crate) fn nameservice(listen: SocketAddr) -> Process {
 
 /// An address where nobody listens, and where nobody else will before somebody is told
 /// to.
+///
+/// On an address of its own every port is free, and no socket is opened to find one: a
+/// process that another thread is starting at that moment would hold it a little longer.
 pub(crate) fn reserved() -> SocketAddr {
-    TcpListener::bind((own_host(), 0)).unwrap().local_addr().unwrap()
+    /// None that the system gives out by itself.
+    const PORT: u16 = 20_052;
+    let host = own_host();
+    if cfg!(target_os = "linux") {
+        SocketAddr::new(host.parse().unwrap(), PORT)
+    } else {
+        TcpListener::bind((host, 0)).unwrap().local_addr().unwrap()
+    }
 }
 
 /// A loopback address that no other grid uses, so that whoever asks the system for a
