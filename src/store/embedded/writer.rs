@@ -108,16 +108,7 @@ impl<'t> Writer<'t> {
     }
 
     fn trim(&mut self, trim: &Trim) -> Result<(), Error> {
-        let dead = self.dead_tasks(&trim.tasks)?;
-        self.tasks.remove(dead)?;
-        let dead = self.dead_events(&trim.tasks)?;
-        self.events.remove(dead)?;
-        if let Some(id) = trim.tasks.iter().map(|&(id, _)| id.0).max() {
-            self.raise_meta(tables::TRIMMED_ID, id)?;
-        }
-        if let Some(last) = trim.tasks.iter().map(|&(_, last)| last.0).max() {
-            self.raise_meta(tables::TRIMMED_TO, last)?;
-        }
+        self.trim_tasks(&trim.tasks)?;
         for first in &trim.keys {
             self.keys.get()?.remove(first.0).map_err(engine)?;
         }
@@ -125,6 +116,19 @@ impl<'t> Writer<'t> {
             self.notes.get()?.remove(note).map_err(engine)?;
         }
         Ok(())
+    }
+
+    /// Tasks with their stories. Most groups trim none: for them no table is opened.
+    fn trim_tasks(&mut self, tasks: &[(TaskId, Seq)]) -> Result<(), Error> {
+        let greatest_id = tasks.iter().map(|&(id, _)| id.0).max();
+        let greatest_place = tasks.iter().map(|&(_, last)| last.0).max();
+        let (Some(id), Some(last)) = (greatest_id, greatest_place) else { return Ok(()) };
+        let dead = self.dead_tasks(tasks)?;
+        self.tasks.remove(dead)?;
+        let dead = self.dead_events(tasks)?;
+        self.events.remove(dead)?;
+        self.raise_meta(tables::TRIMMED_ID, id)?;
+        self.raise_meta(tables::TRIMMED_TO, last)
     }
 
     /// The rows of these tasks.
