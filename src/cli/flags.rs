@@ -1,5 +1,7 @@
 //! Flags that several commands share.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
 use crate::client::Task;
@@ -46,6 +48,23 @@ impl From<LogFormat> for telemetry::LogFormat {
             LogFormat::Json => Self::Json,
         }
     }
+}
+
+/// Where tasks and results are kept, unless told otherwise.
+pub(super) const DATA_DIR: &str = "taskgrid-data";
+
+/// Which store.
+#[derive(Debug, Args)]
+pub(super) struct DataDir {
+    /// Where tasks and results are kept
+    #[arg(
+        id = "data_dir",
+        long = "data-dir",
+        env = "TASKGRID_DISPATCHER_DATA_DIR",
+        value_name = "DIR",
+        default_value = DATA_DIR
+    )]
+    pub(super) path: PathBuf,
 }
 
 /// What to ask for beside type and payload.

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 
 use super::demo;
 use super::exit::{Exit, Failure};
+use super::flags::{DATA_DIR, DataDir};
 use super::output;
 use crate::client::Client;
 use crate::core::limits;
@@ -20,9 +21,6 @@ use crate::rpc::Listen;
 use crate::shutdown::Shutdown;
 use crate::store;
 use crate::worker::{self, builtin};
-
-/// Where tasks and results are kept, unless told otherwise.
-pub(super) const DATA_DIR: &str = "taskgrid-data";
 
 /// Run a whole grid in this process: nameservice, dispatcher, workers and monitor
 #[derive(Debug, Args)]
@@ -71,14 +69,8 @@ pub(super) struct Dispatcher {
     port: u16,
     #[command(flatten)]
     nameservices: Nameservices,
-    /// Where tasks and results are kept
-    #[arg(
-        long,
-        env = "TASKGRID_DISPATCHER_DATA_DIR",
-        value_name = "DIR",
-        default_value = DATA_DIR
-    )]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    data: DataDir,
     /// What a receipt survives: a power cut (sync), or a crash of this process (os)
     #[arg(
         long,
@@ -327,7 +319,10 @@ impl Dispatcher {
             http: self.shared.listen_http(&self.host, self.http_port),
             listen: self.shared.listen(self.host, self.port),
             nameservices: self.nameservices.urls,
-            storage: Storage::Directory { path: self.data_dir, durability: self.durability.into() },
+            storage: Storage::Directory {
+                path: self.data.path,
+                durability: self.durability.into(),
+            },
             lease: self.lease.into(),
             retain: self.retain.into(),
             retain_tasks: self.retain_tasks,

@@ -1,14 +1,14 @@
 //! `taskgrid store`: what can be done with a data directory that no dispatcher uses.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::exit::{Exit, Failure};
+use super::flags::DataDir;
 use super::output::{self, Format};
-use super::roles::DATA_DIR;
 use crate::store::{self, Report};
 
 /// Look into a data directory that no dispatcher uses
@@ -30,14 +30,8 @@ enum Verb {
 /// the store does not use are not looked at.
 #[derive(Debug, Args)]
 struct Verify {
-    /// Where tasks and results are kept
-    #[arg(
-        long,
-        env = "TASKGRID_DISPATCHER_DATA_DIR",
-        value_name = "DIR",
-        default_value = DATA_DIR
-    )]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    data: DataDir,
     /// The form of the summary
     #[arg(short = 'o', long = "output", value_name = "FORMAT", value_enum, default_value = "text")]
     form: Form,
@@ -63,9 +57,9 @@ impl Verify {
         // The engine may panic over what it did not write. That is found out, told of as
         // damage, and not of interest to whoever looks at stderr.
         std::panic::set_hook(Box::new(|_| {}));
-        let verified = store::verify(&self.data_dir);
+        let verified = store::verify(&self.data.path);
         drop(std::panic::take_hook());
-        let report = verified.map_err(|error| refused(error, &self.data_dir))?;
+        let report = verified.map_err(|error| refused(error, &self.data.path))?;
         match self.form {
             Form::Text => output::print(text(&report).as_bytes())?,
             Form::Json => output::print_json(Format::Json, &[json(&report)], true)?,
