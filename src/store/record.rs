@@ -1,4 +1,4 @@
-//! The durable encoding: how a row and a blob look on disk.
+//! The durable encoding: how records look on disk.
 //!
 //! ```text
 //! record   version (1 byte) · what it holds · crc32 (4 bytes)

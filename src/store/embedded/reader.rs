@@ -230,7 +230,8 @@ impl Reader {
         Ok((self.open(tables.rows)?, self.open(tables.packs)?))
     }
 
-    fn meta(&self, name: &'static str) -> Result<Option<u64>, Error> {
+    /// A single value.
+    pub(super) fn meta(&self, name: &'static str) -> Result<Option<u64>, Error> {
         let meta = self.open::<&str>(Table::Meta)?;
         match meta.get(name).map_err(engine)? {
             Some(row) => Ok(Some(record::row(Table::Meta, name.into(), row.value())?.value)),
@@ -238,7 +239,8 @@ impl Reader {
         }
     }
 
-    fn open<K: Key + 'static>(
+    /// A table.
+    pub(super) fn open<K: Key + 'static>(
         &self,
         table: Table,
     ) -> Result<ReadOnlyTable<K, &'static [u8]>, Error> {

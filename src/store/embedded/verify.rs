@@ -48,7 +48,7 @@ pub struct Report {
 pub struct TableReport {
     /// Its name.
     pub name: &'static str,
-    /// Records.
+    /// Rows, or pieces of packs.
     pub rows: u64,
     /// Bytes of records.
     pub bytes: u64,

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use redb::{Key as TableKey, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
+use redb::{Key as TableKey, ReadTransaction, ReadableTable, ReadableTableMetadata};
 use serde::de::DeserializeOwned;
 
 use super::super::log;
 use super::super::packs::{PieceKey, Unpacker};
+use super::super::reader::Reader;
 use super::super::rows::{self, Finder};
-use super::super::tables::{self, definition, engine};
+use super::super::tables::{self, engine};
 use super::{Report, TableReport};
 use crate::core::event::{KeyedBatch, LeaseNotes, TaskEvent};
 use crate::core::id::TaskId;
@@ -34,12 +35,12 @@ pub(super) const TABLES: [Table; 11] = [
 
 /// Walks through what one transaction sees.
 pub(super) struct Walk {
-    transaction: ReadTransaction,
+    reader: Reader,
 }
 
 impl Walk {
     pub(super) fn new(transaction: ReadTransaction) -> Self {
-        Self { transaction }
+        Self { reader: Reader::new(transaction) }
     }
 
     /// Reads every record of a table by itself.
@@ -93,9 +94,10 @@ impl Walk {
     }
 
     fn tasks(&self, report: &mut Report) -> Result<(), Error> {
-        let payloads = self.open(Table::Payloads)?;
+        let payloads = self.reader.open(Table::Payloads)?;
         let mut payloads = Unpacker::new(Table::Payloads, &payloads);
-        let reserved = self.meta(tables::RESERVED).unwrap_or(None);
+        // One that is damaged is told of with its own table.
+        let reserved = self.reader.meta(tables::RESERVED).unwrap_or(None);
         self.runs(Table::Tasks, report, |id, row: Row<'_, Spec>| {
             payloads.bytes(row.place)?;
             match reserved {
@@ -109,8 +111,8 @@ impl Walk {
     }
 
     fn events(&self, report: &mut Report) -> Result<(), Error> {
-        let (tasks, events) = (self.open(Table::Tasks)?, self.open(Table::Events)?);
-        let results = self.open(Table::Results)?;
+        let (tasks, events) = (self.reader.open(Table::Tasks)?, self.reader.open(Table::Events)?);
+        let results = self.reader.open(Table::Results)?;
         let mut tasks = Finder::new(Table::Tasks, &tasks);
         let mut events = Finder::new(Table::Events, &events);
         let mut results = Unpacker::new(Table::Results, &results);
@@ -133,7 +135,7 @@ impl Walk {
     /// Pieces of packs, each of which has bytes of a row. That a row's bytes are all there
     /// is looked at with the row.
     fn packs(&self, tables: log::Tables, report: &mut Report) -> Result<(), Error> {
-        let rows = self.open(tables.rows)?;
+        let rows = self.reader.open(tables.rows)?;
         self.each::<PieceKey>(tables.packs, report, |key, record| {
             let piece = pack::piece(tables.packs, key, record)?;
             // An owner that is damaged was told of with its own table.
@@ -146,7 +148,7 @@ impl Walk {
     }
 
     fn skipped(&self, report: &mut Report) -> Result<(), Error> {
-        let tasks = self.open::<u64>(Table::Tasks)?;
+        let tasks = self.reader.open::<u64>(Table::Tasks)?;
         self.each::<u64>(Table::Skipped, report, |from, record| {
             let to = record::row::<TaskId>(Table::Skipped, from.into(), record)?.value.0;
             let last = to.checked_sub(1).filter(|last| *last >= from);
@@ -192,7 +194,7 @@ impl Walk {
         report: &mut Report,
         mut check: impl FnMut(K::SelfType<'_>, &[u8]) -> Result<u64, Error>,
     ) -> Result<(), Error> {
-        let rows = self.open::<K>(table)?;
+        let rows = self.reader.open::<K>(table)?;
         let mut shown = 0;
         let place = report.tables.len();
         report.tables.push(TableReport { name: table.name(), rows: 0, bytes: 0 });
@@ -214,20 +216,6 @@ impl Walk {
             ));
         }
         Ok(())
-    }
-
-    fn meta(&self, name: &'static str) -> Result<Option<u64>, Error> {
-        match self.open::<&str>(Table::Meta)?.get(name).map_err(engine)? {
-            Some(row) => Ok(Some(record::row(Table::Meta, name.into(), row.value())?.value)),
-            None => Ok(None),
-        }
-    }
-
-    fn open<K: TableKey + 'static>(
-        &self,
-        table: Table,
-    ) -> Result<ReadOnlyTable<K, &'static [u8]>, Error> {
-        self.transaction.open_table(definition(table)).map_err(engine)
     }
 }
 
