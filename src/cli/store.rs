@@ -106,14 +106,17 @@ fn text(report: &Report) -> String {
             .expect("a string takes it");
     }
     let file = format!("{} ({})", report.file.display(), size(report.file_bytes));
-    let state = if report.is_sound() { "sound" } else { "damaged" };
-    let past = if report.was_closed { "" } else { NOT_CLOSED };
-    writeln!(text, "{file} is {state}{past}").expect("a string takes it");
+    let state = match (report.is_sound(), report.was_closed) {
+        (true, true) => "sound",
+        (true, false) => {
+            "sound; it was not closed in good order, so that the next start repairs it"
+        }
+        (false, true) => "damaged",
+        (false, false) => "damaged; it was not closed in good order",
+    };
+    writeln!(text, "{file} is {state}").expect("a string takes it");
     text
 }
-
-/// Said of a store whose dispatcher was killed.
-const NOT_CLOSED: &str = "; it was not closed in good order, so that the next start repairs it";
 
 /// The summary for programs.
 #[derive(Debug, Serialize)]
@@ -151,4 +154,25 @@ fn json(report: &Report) -> Summary<'_> {
 
 fn size(bytes: u64) -> String {
     bytesize::ByteSize(bytes).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_sound_store_is_said_to_be_repaired_by_the_next_start() {
+        let said = |was_closed, damages: &[&str]| {
+            let damages: Vec<String> = damages.iter().map(|what| (*what).to_owned()).collect();
+            let damage_count = u64::try_from(damages.len()).unwrap();
+            let (file, tables) = ("db".into(), Vec::new());
+            text(&Report { file, file_bytes: 1, was_closed, tables, damages, damage_count })
+        };
+        assert!(said(true, &[]).ends_with("db (1 B) is sound\n"));
+        assert!(said(false, &[]).ends_with(
+            "is sound; it was not closed in good order, so that the next start repairs it\n"
+        ));
+        assert!(said(true, &["x"]).ends_with("is damaged\n"));
+        assert!(said(false, &["x"]).ends_with("is damaged; it was not closed in good order\n"));
+    }
 }
