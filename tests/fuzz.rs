@@ -83,7 +83,7 @@ async fn every_route_answers_whatever_it_is_asked_and_nothing_panics() {
         found
     });
     let found = asked.await.unwrap();
-    assert!(found >= cases / 20, "only {found} of {cases} were more than refused");
+    assert!(found >= cases / 10, "only {found} of {cases} were more than refused");
     running.works_as_before().await;
 }
 
@@ -158,6 +158,7 @@ fn chance() -> (u64, Dice) {
 
 /// A request, mostly for something that is there.
 fn any_request(dice: &mut Dice) -> Vec<u8> {
+    // What is refused at the door meets nothing behind it, so most is honest.
     const METHODS: [&str; 6] = ["GET", "GET", "GET", "HEAD", "POST", "\u{1}"];
     const PATHS: [&str; 12] = [
         "/",
@@ -184,15 +185,16 @@ fn any_request(dice: &mut Dice) -> Vec<u8> {
         "transfer-encoding: chunked\r\n",
         ": :\r\n",
     ];
-    fn of<'a>(dice: &mut Dice, all: &[&'a str]) -> &'a str {
-        all[dice.place(all.len())]
+    /// The first, which is honest, twice out of three times.
+    fn mostly<'a>(dice: &mut Dice, all: &[&'a str]) -> &'a str {
+        if dice.chance(667) { all[0] } else { all[dice.place(all.len())] }
     }
-    let mut path = of(dice, &PATHS).to_owned();
+    let mut path = PATHS[dice.place(PATHS.len())].to_owned();
     if dice.chance(100) {
         path = format!("/tasks/{}", dice.roll());
     }
-    let (method, end, host) = (of(dice, &METHODS), of(dice, &ENDS), of(dice, &HOSTS));
-    let header = of(dice, &HEADERS);
+    let (method, end, host) = (mostly(dice, &METHODS), mostly(dice, &ENDS), mostly(dice, &HOSTS));
+    let header = mostly(dice, &HEADERS);
     let text = format!("{method} {path}{end} HTTP/1.1\r\nhost: {host}\r\n{header}\r\n{{\"a\":");
     let mut request = text.into_bytes();
     if dice.chance(200) {
