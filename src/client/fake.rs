@@ -41,6 +41,8 @@ pub(crate) struct Script {
     pub(crate) get_at_most: usize,
     /// Each of the next watches ends after so many events.
     pub(crate) cut_watches_after: VecDeque<usize>,
+    /// So many of the next watches end before they say a word.
+    pub(crate) silent_watches: usize,
     /// The next watch with a cursor is told that it is too old.
     pub(crate) cursors_too_old: bool,
     /// What was submitted, in order.
@@ -279,6 +281,10 @@ impl Dispatcher for Service {
         if script.cursors_too_old && !request.cursor.is_empty() {
             script.cursors_too_old = false;
             return Err(Status::out_of_range("it is from yesterday"));
+        }
+        if script.silent_watches > 0 {
+            script.silent_watches -= 1;
+            return Ok(Response::new(stream::empty().boxed()));
         }
         let at = match std::str::from_utf8(&request.cursor).unwrap() {
             "" => script.events.len(),

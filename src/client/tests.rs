@@ -198,6 +198,18 @@ async fn a_watch_from_now_sees_what_happens_after_it() {
 }
 
 #[tokio::test]
+async fn a_watch_from_now_that_stands_misses_nothing_although_its_connection_is_lost_at_once() {
+    let fake = Fake::start();
+    let client = fake.client();
+    let id = client.send_task("hang", "x").await.unwrap();
+    fake.script().silent_watches = 2;
+    let mut watching = client.watch(Watch::default()).await.unwrap();
+    fake.end(id);
+    let events = timeout(LONG, watching.next()).await.unwrap().unwrap().events;
+    assert_eq!(events[0].id, id);
+}
+
+#[tokio::test]
 async fn a_cursor_that_is_too_old_is_told() {
     let fake = Fake::start();
     fake.script().cursors_too_old = true;

@@ -82,6 +82,8 @@ pub struct Watching {
     client: Client,
     request: v1::WatchRequest,
     stream: Option<Streaming<v1::WatchResponse>>,
+    /// The first message of the stream, if it was read and not told.
+    first: Option<v1::WatchResponse>,
     patience: Patience,
 }
 
@@ -95,7 +97,7 @@ impl Watching {
             omit_results: watch.omit_results,
         };
         let patience = Patience::new(client.patience);
-        let mut watching = Self { client, request, stream: None, patience };
+        let mut watching = Self { client, request, stream: None, first: None, patience };
         watching.connect().await?;
         Ok(watching)
     }
@@ -112,8 +114,12 @@ impl Watching {
         loop {
             self.connect().await?;
             let Some(stream) = &mut self.stream else { continue };
-            match stream.message().await {
-                Ok(Some(message)) => {
+            let message = match self.first.take() {
+                Some(first) => Ok(first),
+                None => stream.message().await.and_then(|next| next.ok_or_else(ended)),
+            };
+            match message {
+                Ok(message) => {
                     self.patience.restore();
                     self.request.cursor = message.cursor.clone();
                     if message.events.is_empty() {
@@ -125,11 +131,6 @@ impl Watching {
                         .map(Event::try_from)
                         .collect::<Result<_, _>>()?;
                     return Ok(Events { events, cursor: message.cursor });
-                }
-                // A dispatcher that drains ends its streams in good order.
-                Ok(None) => {
-                    let ended = Status::unavailable("the dispatcher ended the stream");
-                    self.lost(&ended).await?;
                 }
                 Err(status) => self.lost(&status).await?,
             }
@@ -150,10 +151,28 @@ impl Watching {
     async fn connect(&mut self) -> Result<(), Error> {
         while self.stream.is_none() {
             let mut connection: Connection = self.client.watches();
-            match connection.watch(self.request.clone()).await {
-                Ok(response) => self.stream = Some(response.into_inner()),
-                Err(status) => self.lost(&status).await?,
+            let mut stream = match connection.watch(self.request.clone()).await {
+                Ok(response) => response.into_inner(),
+                Err(status) => {
+                    self.lost(&status).await?;
+                    continue;
+                }
+            };
+            // A watch from now has no place to go on from until it is told one: without,
+            // a connection that is lost would lose what happens before the next.
+            if self.request.cursor.is_empty() {
+                match stream.message().await.and_then(|first| first.ok_or_else(ended)) {
+                    Ok(first) => {
+                        self.request.cursor = first.cursor.clone();
+                        self.first = Some(first);
+                    }
+                    Err(status) => {
+                        self.lost(&status).await?;
+                        continue;
+                    }
+                }
             }
+            self.stream = Some(stream);
         }
         Ok(())
     }
@@ -169,4 +188,9 @@ impl Watching {
         }
         Err(Error::from_status(self.client.url(), status))
     }
+}
+
+/// A dispatcher that drains ends its streams in good order.
+fn ended() -> Status {
+    Status::unavailable("the dispatcher ended the stream")
 }
