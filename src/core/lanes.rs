@@ -1,13 +1,16 @@
 //! The order in which pending tasks start: a compressed set of ready ids for each
 //! type and priority, and the due times of those that are scheduled.
 //!
-//! A ready task costs about two bits here, a scheduled one about forty bytes.
+//! A ready task costs about two bits here, a scheduled one about thirty bytes.
 //! Payloads, results and everything else about a task are elsewhere.
+
+mod due;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use roaring::RoaringTreemap;
 
+use self::due::Due;
 use super::id::{TaskId, Timestamp};
 use super::limits;
 use super::task::Lane;
@@ -21,8 +24,9 @@ const _: () = assert!(PRIORITIES == 10 && limits::PRIORITY_LEAST == 9);
 #[derive(Debug, Default)]
 pub struct Lanes {
     ready: BTreeMap<TypeId, Ready>,
-    due: BTreeMap<(Timestamp, TaskId), Due>,
-    scheduled: BTreeMap<TypeId, u64>,
+    due: BTreeSet<Due>,
+    /// The same tasks, by type.
+    scheduled: BTreeMap<TypeId, RoaringTreemap>,
 }
 
 /// The ready tasks of one type.
@@ -32,13 +36,6 @@ struct Ready {
     /// Those that must run alone: apart, so that they hold nobody up.
     alone: BTreeSet<TaskId>,
     count: u64,
-}
-
-/// A scheduled task.
-#[derive(Debug, Clone, Copy)]
-struct Due {
-    lane: Lane,
-    alone: bool,
 }
 
 impl Lanes {
@@ -52,10 +49,8 @@ impl Lanes {
         alone: bool,
     ) {
         if run_at > now {
-            let before = self.due.insert((run_at, id), Due { lane, alone });
-            if before.is_none() {
-                *self.scheduled.entry(lane.type_id).or_default() += 1;
-            }
+            self.due.insert(Due::new(run_at, id, lane, alone));
+            self.scheduled.entry(lane.type_id).or_default().insert(id.0);
         } else {
             self.insert_ready(lane, id, alone);
         }
@@ -63,9 +58,10 @@ impl Lanes {
 
     /// Takes a task out, ready or scheduled for `run_at`; tells whether it was in.
     pub fn remove(&mut self, lane: Lane, id: TaskId, run_at: Timestamp) -> bool {
-        let was_due = self.due.remove(&(run_at, id)).is_some();
+        let mut ways = [false, true].into_iter();
+        let was_due = ways.any(|alone| self.due.remove(&Due::new(run_at, id, lane, alone)));
         if was_due {
-            self.count_unscheduled(lane.type_id);
+            self.unschedule(lane.type_id, id);
         }
         was_due || self.take(lane, id)
     }
@@ -84,14 +80,10 @@ impl Lanes {
     /// Makes all that is due ready; tells how many that were.
     pub fn wake(&mut self, now: Timestamp) -> usize {
         let mut woken = 0;
-        while let Some(first) = self.due.first_entry() {
-            let (run_at, id) = *first.key();
-            if run_at > now {
-                break;
-            }
-            let Due { lane, alone } = first.remove();
-            self.count_unscheduled(lane.type_id);
-            self.insert_ready(lane, id, alone);
+        while let Some(due) = self.due.first().copied().filter(|due| due.run_at() <= now) {
+            self.due.remove(&due);
+            self.unschedule(due.lane().type_id, due.id());
+            self.insert_ready(due.lane(), due.id(), due.alone());
             woken += 1;
         }
         woken
@@ -100,7 +92,7 @@ impl Lanes {
     /// When the next scheduled task is due.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.due.first_key_value().map(|((at, _), _)| *at)
+        self.due.first().map(|due| due.run_at())
     }
 
     /// The types that have ready tasks, in their order.
@@ -138,30 +130,25 @@ impl Lanes {
     /// How many tasks of a type are not yet due.
     #[must_use]
     pub fn scheduled(&self, type_id: TypeId) -> u64 {
-        self.scheduled.get(&type_id).copied().unwrap_or(0)
+        self.scheduled.get(&type_id).map_or(0, RoaringTreemap::len)
     }
 
     /// The pending ids below `before`, of one type or of all, greatest first.
     #[must_use]
     pub fn newest(&self, only: Option<TypeId>, before: TaskId, limit: usize) -> Vec<TaskId> {
-        let of_type: Vec<&Ready> = self.of_type(only).collect();
-        let alone = of_type.iter().flat_map(|ready| ready.alone.range(..before).rev().take(limit));
-        let ready = of_type.iter().flat_map(|ready| &ready.lanes).flat_map(|lane| {
-            let mut ids = lane.iter();
+        let all: Vec<&Ready> = of_type(&self.ready, only).collect();
+        let alone = all.iter().flat_map(|ready| ready.alone.range(..before).rev().take(limit));
+        let lanes = all.iter().flat_map(|ready| &ready.lanes);
+        let sets = lanes.chain(of_type(&self.scheduled, only));
+        let in_sets = sets.flat_map(|set| {
+            let mut ids = set.iter();
             ids.advance_back_to(before.0);
             ids.rev().filter(move |id| *id < before.0).take(limit).map(TaskId)
         });
-        let due =
-            self.due.iter().filter(|(_, due)| only.is_none_or(|only| only == due.lane.type_id));
-        let due = due.map(|((_, id), _)| *id).filter(|id| *id < before);
-        let mut ids: Vec<TaskId> = ready.chain(due).chain(alone.copied()).collect();
+        let mut ids: Vec<TaskId> = in_sets.chain(alone.copied()).collect();
         ids.sort_unstable_by(|a, b| b.cmp(a));
         ids.truncate(limit);
         ids
-    }
-
-    fn of_type(&self, only: Option<TypeId>) -> impl Iterator<Item = &Ready> {
-        self.ready.iter().filter(move |(id, _)| only.is_none_or(|o| o == **id)).map(|(_, r)| r)
     }
 
     fn insert_ready(&mut self, lane: Lane, id: TaskId, alone: bool) {
@@ -176,11 +163,17 @@ impl Lanes {
         }
     }
 
-    fn count_unscheduled(&mut self, type_id: TypeId) {
-        if let Some(count) = self.scheduled.get_mut(&type_id) {
-            *count -= 1;
+    fn unschedule(&mut self, type_id: TypeId, id: TaskId) {
+        if let Some(ids) = self.scheduled.get_mut(&type_id) {
+            ids.remove(id.0);
         }
     }
+}
+
+/// What there is of one type, or of all.
+fn of_type<T>(by_type: &BTreeMap<TypeId, T>, only: Option<TypeId>) -> impl Iterator<Item = &T> {
+    let wanted = by_type.iter().filter(move |(id, _)| only.is_none_or(|only| only == **id));
+    wanted.map(|(_, of_type)| of_type)
 }
 
 #[cfg(test)]
