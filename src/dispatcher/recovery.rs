@@ -40,6 +40,8 @@ pub(crate) struct Restored {
     pub(crate) skipped: Option<Event>,
     pub(crate) cautious_until: Timestamp,
     pub(crate) started: Timestamp,
+    /// New tasks find space.
+    pub(crate) has_room: bool,
 }
 
 /// Reads a store and begins its next boot. Blocks for as long as that takes.
@@ -110,6 +112,7 @@ pub(crate) fn restore(
         skipped: skipped.map(|(from, to)| Event::IdsSkipped { from, to }),
         cautious_until: if is_clean { now } else { now.plus(CAUTION) },
         started: now,
+        has_room: store.has_room(),
         queue,
     })
 }

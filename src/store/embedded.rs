@@ -6,14 +6,14 @@
 //! a restart reads only the small ones; both lie many to a record, because the engine
 //! asks the same for each. One commit is one transaction and one sync.
 //!
-//! The directory holds `taskgrid.redb` and `LOCK`. The lock says who has the
+//! The directory holds `taskgrid.redb`, `LOCK` and `RESERVE`, which is space for the day
+//! when the disk is full. The lock says who has the
 //! directory, and inside it whether the last one to have it closed the store in
 //! good order: if not, what the page cache holds of the file is dropped before
 //! anything is read, because after a failed sync it may differ from the disk, and what
 //! was synced must be there.
 //!
-//! What this module does not do: it tries no failed sync again, repairs no
-//! damage, and does not keep the space that deleting needs on a full disk.
+//! What this module does not do: it tries no failed sync again, and repairs no damage.
 
 mod backend;
 mod directory;
@@ -21,6 +21,7 @@ mod log;
 mod mark;
 mod packs;
 mod reader;
+mod reserve;
 mod rows;
 mod slot;
 mod sums;
@@ -125,7 +126,13 @@ impl Embedded {
             create(&directory, &medium)?;
         }
         let past = if is_new || directory.was_closed() { Past::Closed } else { Past::Crashed };
-        let database = load(&directory, &medium, past)?;
+        let database = match load(&directory, &medium, past) {
+            Err(Error::Full) if reserve::give_up(&directory) => {
+                medium.expect_space();
+                load(&directory, &medium, Past::Full)
+            }
+            loaded => loaded,
+        }?;
         Ok(Self { database: RwLock::new(Some(database)), medium, directory })
     }
 
@@ -214,9 +221,14 @@ impl Store for Embedded {
         }
         // The old handle must be gone before the file is opened anew.
         drop(guard.take());
+        reserve::give_up(&self.directory);
         self.medium.expect_space();
         *guard = Some(load(&self.directory, &self.medium, Past::Full)?);
         Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        reserve::hold(&self.directory)
     }
 }
 

@@ -124,6 +124,10 @@ impl Store for Memory {
     fn reopen(&self) -> Result<(), Error> {
         Ok(())
     }
+
+    fn has_room(&self) -> bool {
+        true
+    }
 }
 
 impl Contents {

@@ -92,12 +92,17 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
         bytes: usize,
     ) -> Result<Vec<StoredEvent>, Error>;
 
-    /// Opens what is on disk anew after [`Error::Full`]. That it opens does not say
-    /// that the next group fits: the caller leaves time between its attempts.
+    /// Opens what is on disk anew after [`Error::Full`], and gives up the space that was
+    /// held in reserve for that. That it opens does not say that the next group fits: the
+    /// caller leaves time between its attempts.
     ///
     /// # Errors
     /// When it still cannot be written.
     fn reopen(&self) -> Result<(), Error>;
+
+    /// Whether there is room for new tasks: space is held in reserve for outcomes and
+    /// trims. What was given up is taken back here, if there is enough again.
+    fn has_room(&self) -> bool;
 }
 
 /// What becomes durable together.

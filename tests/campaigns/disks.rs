@@ -29,6 +29,8 @@ const SLOW: u32 = 150;
 /// Bytes of the disk that is filled, and what is added for the tasks of each cycle.
 const SMALL: u64 = 128 << 20;
 const FOR_A_CYCLE: u64 = 16 << 20;
+/// What a task takes that is running when the disk is filled, in milliseconds.
+const RUNS: u64 = 1_000;
 /// Tasks that are read while the disk is full.
 const READ: usize = 20;
 
@@ -139,23 +141,28 @@ fn full_disks(run: &Run, disk: &Mount, dice: &mut Dice) -> Report {
     site.add_workers(WORKERS);
     let mut load = site.load(Plan::default(), dice.roll());
     let mut kept = Vec::new();
-    let (mut refused, mut read) = (0, 0);
+    let (mut refused, mut read, mut finished) = (0_u64, 0_u64, 0_u64);
     let mut slowest = Duration::ZERO;
     for cycle in 0..cycles {
         if let Err(stuck) = progress(&load, load.ended(), dice.between(50, 600)) {
             report.complain(stuck);
             break;
         }
-        kept.extend(load.submit(&format!("kept-{cycle}"), &[one()], |task| task));
+        kept.extend(load.submit(&format!("kept-{cycle}"), &[one(0)], |task| task));
         let ended = within(PATIENCE, || is_completed(&load, &kept[kept.len() - 1..]).then_some(()));
         if ended.is_none() {
             report.complain(format!("cycle {cycle}: a task did not end"));
         }
+        let running = load.submit(&format!("running-{cycle}"), &[one(RUNS)], |task| task);
         disk.fill().expect("it can be filled");
         let some = &kept[kept.len().saturating_sub(READ)..];
-        let full = while_full(&load, cycle, || is_completed(&load, some), disk);
+        let holds = || {
+            read += u64::from(is_completed(&load, some));
+            let outcome = within(PATIENCE, || is_completed(&load, &running).then_some(()));
+            finished += u64::from(outcome.is_some());
+        };
+        let full = while_full(&load, cycle, holds, disk);
         refused += u64::from(full.was_refused);
-        read += u64::from(full.held);
         if let Err(stuck) = progress(&load, load.ended(), 50) {
             report.complain(stuck);
             break;
@@ -170,6 +177,7 @@ fn full_disks(run: &Run, disk: &Mount, dice: &mut Dice) -> Report {
     report.figure("cycles", cycles);
     report.exactly("cycles_refused", refused, cycles);
     report.exactly("cycles_read_meanwhile", read, cycles);
+    report.exactly("cycles_finished_meanwhile", finished, cycles);
     report.figure("slowest_recovery_ms", millis(slowest));
     drop(load);
     site.check(&mut report, false);
@@ -187,21 +195,19 @@ fn is_completed(load: &Load, ids: &[u64]) -> bool {
 struct WhileFull {
     /// A submit was refused, for this reason.
     was_refused: bool,
-    /// What was to hold meanwhile did.
-    held: bool,
     /// From when there was space until what had been submitted without any had a receipt.
     recovery: Duration,
 }
 
-/// Submits until one is refused, and gives the space back.
-fn while_full(load: &Load, cycle: u64, holds: impl Fn() -> bool, disk: &Mount) -> WhileFull {
+/// Submits until one is refused, looks what goes on meanwhile, and gives the space back.
+fn while_full(load: &Load, cycle: u64, look: impl FnOnce(), disk: &Mount) -> WhileFull {
     let before = load.refused().0;
-    let (was_refused, held, freed) = std::thread::scope(|scope| {
+    let (was_refused, freed) = std::thread::scope(|scope| {
         let mut was_refused = false;
         // The first one may be in the group that finds no space: it waits with it.
         for part in 0..5 {
             scope.spawn(move || {
-                load.submit(&format!("full-{cycle}-{part}"), &[one()], |task| task);
+                load.submit(&format!("full-{cycle}-{part}"), &[one(0)], |task| task);
             });
             let refused = within(Duration::from_secs(2), || {
                 let (refused, told) = load.refused();
@@ -212,16 +218,16 @@ fn while_full(load: &Load, cycle: u64, holds: impl Fn() -> bool, disk: &Mount) -
                 break;
             }
         }
-        let held = holds();
+        look();
         disk.empty().expect("it can be emptied");
         // What was submitted meanwhile has its receipts when the scope is over.
-        (was_refused, held, Instant::now())
+        (was_refused, Instant::now())
     });
-    WhileFull { was_refused, held, recovery: freed.elapsed() }
+    WhileFull { was_refused, recovery: freed.elapsed() }
 }
 
-fn one() -> Work {
-    Work { name: String::new(), deed: Deed::Take(0), padding: 2_000 }
+fn one(takes: u64) -> Work {
+    Work { name: String::new(), deed: Deed::Take(takes), padding: 2_000 }
 }
 
 fn last_lines(text: &str) -> String {

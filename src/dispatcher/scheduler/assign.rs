@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::group::Effect;
+use super::space::Space;
 use super::{Message, Scheduler};
 use crate::core::event::{Event, LeaseNote, LeaseNotes};
 use crate::core::id::{TaskId, Timestamp};
@@ -167,7 +168,7 @@ impl Scheduler {
         let lanes = &self.queue.lanes;
         let next = lanes.next_alone(type_id).into_iter().chain(lanes.next(type_id).take(FETCH));
         let ids: Vec<TaskId> = next.filter(missing).collect();
-        if ids.is_empty() || self.is_full || self.fetching.contains(&type_id) {
+        if ids.is_empty() || self.space == Space::None || self.fetching.contains(&type_id) {
             return;
         }
         let Some(inbox) = self.shared.inbox.upgrade() else { return };

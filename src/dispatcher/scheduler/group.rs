@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::message::{Ended, Refusal, Snapshot, Stored};
+use super::space::Space;
 use super::{Message, Scheduler};
 use crate::core::event::{Entry, Event, TaskEvent};
 use crate::core::id::{Seq, TaskId, Timestamp, Token};
@@ -175,8 +176,8 @@ impl Scheduler {
             }
             Answer::Failed(error) => return Err(error),
         }
-        if std::mem::take(&mut self.is_full) {
-            tracing::info!("there is space for the store again");
+        if self.space == Space::None {
+            self.live_on_the_reserve();
         }
         let Some(InFlight { group, open }) = self.in_flight.take() else { return Ok(()) };
         if let Some(end) = open.ids_end {
@@ -202,7 +203,7 @@ impl Scheduler {
     /// waits for a receipt is told that none may come for long.
     fn wait_for_space(&mut self) {
         tracing::error!("no space is left for the store: submits are refused until there is");
-        self.is_full = true;
+        self.space = Space::None;
         let in_flight = self.in_flight.iter_mut().map(|in_flight| &mut in_flight.open);
         for open in in_flight.chain([&mut self.open]) {
             for effect in std::mem::take(&mut open.effects) {

@@ -53,6 +53,8 @@ pub(crate) enum Message {
     Judged { member: Member, token: Token, answer: v1::Answer },
     /// The oldest events of the log.
     Trimmable { events: Result<Vec<TaskEvent>, store::Error> },
+    /// Whether the store has room for new tasks.
+    Room { has_room: bool },
 }
 
 /// A batch is stored.

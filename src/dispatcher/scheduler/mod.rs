@@ -23,6 +23,7 @@ mod message;
 mod outcomes;
 mod queries;
 mod sessions;
+mod space;
 mod staged;
 mod submit;
 mod tally;
@@ -44,6 +45,7 @@ pub(crate) use message::{
 use self::assign::{Gate, Unnoted};
 use self::group::{InFlight, Open, Outgoing};
 use self::sessions::Session;
+use self::space::Space;
 use self::staged::Staged;
 use self::tally::Tally;
 use super::recovery::Restored;
@@ -104,8 +106,7 @@ pub(crate) struct Scheduler {
 
     open: Open,
     in_flight: Option<InFlight>,
-    /// The group under way waits for space on the disk.
-    is_full: bool,
+    space: Space,
     committer: Committer,
     outgoing: BTreeMap<Member, Outgoing>,
     /// How many pushes to a worker wait for a commit.
@@ -195,7 +196,7 @@ impl Scheduler {
             waiters: HashMap::new(),
             open: Open::default(),
             in_flight: None,
-            is_full: false,
+            space: Space::at_start(restored.has_room, now),
             committer: appender,
             outgoing: BTreeMap::new(),
             held_back: BTreeMap::new(),
@@ -249,7 +250,7 @@ impl Scheduler {
             if let Some(error) = self.announced_end.take() {
                 return Err(error);
             }
-            if self.draining && self.is_full {
+            if self.draining && self.space == Space::None {
                 // What waits for space has no receipt.
                 return Err(store::Error::Full);
             }
@@ -287,6 +288,7 @@ impl Scheduler {
             Message::Fetched { type_id, rows } => self.fetched(type_id, rows),
             Message::Judged { member, token, answer } => self.judged(member, token, answer),
             Message::Trimmable { events } => self.trim(events),
+            Message::Room { has_room } => self.hear_of_room(has_room),
         }
     }
 

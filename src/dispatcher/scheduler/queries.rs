@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 use super::Scheduler;
 use super::group::Effect;
 use super::message::{Again, Counted, Listing, Running, Snapshot};
+use super::space::Space;
 use crate::core::id::{Seq, TaskId};
 use crate::core::queue::{Command, Standing};
 use crate::core::task::{Spec, Status};
@@ -18,7 +19,7 @@ impl Scheduler {
         reply: oneshot::Sender<Vec<Snapshot>>,
     ) {
         let snapshots = ids.iter().map(|id| self.snapshot(*id, wait)).collect();
-        if self.is_full && !ids.iter().any(|id| self.is_undecided(*id)) {
+        if self.space == Space::None && !ids.iter().any(|id| self.is_undecided(*id)) {
             // A full disk keeps nobody from what is on it.
             drop(reply.send(snapshots));
             return;

@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 use super::Scheduler;
 use super::group::Effect;
 use super::message::{Receipt, Refusal, Snapshot, Stored};
+use super::space::Space;
 use crate::core::event::{Entry, Event, KeyedBatch};
 use crate::core::id::{Seq, TaskId, Timestamp};
 use crate::core::keys::Lookup;
@@ -29,7 +30,7 @@ impl Scheduler {
             tasks: if batch.wait.is_zero() { Vec::new() } else { self.look_at(receipt) },
             receipt,
         });
-        if self.is_full {
+        if self.space == Space::None {
             // No commit may come for long, and none of this depends on one.
             drop(reply.send(stored));
             return;
@@ -50,7 +51,7 @@ impl Scheduler {
         if self.draining {
             return Err(Refusal::Draining);
         }
-        if self.is_full {
+        if self.space == Space::None {
             return Err(self.refuse_without_space(batch));
         }
         if let Some(key) = &batch.key {
@@ -63,6 +64,9 @@ impl Scheduler {
                 Lookup::Other => return Err(Refusal::KeyConflict),
                 Lookup::Full => return Err(Refusal::KeysFull),
             }
+        }
+        if self.space != Space::Enough {
+            return Err(Refusal::NoSpace);
         }
         let count = u32::try_from(batch.drafts.len()).unwrap_or(u32::MAX);
         self.check_room(count, batch.bytes)?;

@@ -51,6 +51,7 @@ impl Scheduler {
         }
         self.forget_keys(now);
         self.begin_trim(now);
+        self.look_for_room(now);
         self.over_notes.extend(self.queue.notes.take_over());
     }
 
@@ -65,7 +66,8 @@ impl Scheduler {
         let due = self.queue.lanes.next_due();
         let commit = self.open.unhurried_until().filter(|_| self.in_flight.is_none());
         let keys = self.keys.next_end();
-        let times = [sweep, waiters, trim, due, keys, self.gate.opens_at(now), commit];
+        let (gate, room) = (self.gate.opens_at(now), self.space.look_at());
+        let times = [sweep, waiters, trim, due, keys, gate, commit, room];
         times.into_iter().flatten().min().unwrap_or(now.plus(SLOW)).max(now.plus(MILLI))
     }
 

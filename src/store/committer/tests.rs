@@ -71,6 +71,10 @@ impl Store for Failing {
     fn reopen(&self) -> Result<(), Error> {
         (self.reopens)()
     }
+
+    fn has_room(&self) -> bool {
+        true
+    }
 }
 
 fn told(answer: Answer) -> String {

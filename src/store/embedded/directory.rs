@@ -112,6 +112,11 @@ impl Directory {
         }
     }
 
+    /// Its own path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The path of a file in it.
     pub(super) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)

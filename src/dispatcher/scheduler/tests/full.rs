@@ -47,6 +47,39 @@ async fn submits_are_refused_reads_answered_and_outcomes_kept_until_there_is_spa
 }
 
 #[tokio::test]
+async fn on_the_reserve_outcomes_and_cancels_go_on_and_new_tasks_are_refused_until_there_is_room() {
+    let world = World::new().await;
+    let mut worker = world.join(hello("w", 2)).await;
+    let keyed = || v1::SubmitRequest { key: "key".into(), ..batch(vec![task()]) };
+    world.try_submit(keyed()).await.unwrap();
+    let assignment = worker.assignment().await;
+    let waiting = world.submit(vec![v1::NewTask { delay_ms: 3_600_000, ..task() }]).await;
+    world.store.make_room(false);
+    world.store.fill_up();
+    assert_eq!(world.try_submit(batch(vec![task()])).await, Err(Refusal::Waits));
+    world.store.release();
+    assert_eq!(worker.assignment().await.task_id, 3);
+    assert_eq!(world.standing(3).await, Standing::Running, "it is stored");
+
+    let refused = world.try_submit(batch(vec![task()])).await;
+    assert_eq!(refused, Err(Refusal::NoSpace));
+    let known = world.try_submit(keyed()).await.unwrap();
+    assert_eq!((known.first, known.created), (TaskId(1), None), "nothing new is stored for it");
+    worker.complete(&assignment).await;
+    assert_eq!(worker.answer().await.1, v1::Answer::Accepted);
+    world.cancel(waiting).await;
+    assert!(matches!(world.standing(waiting).await, Standing::Ended(Status::Cancelled, _)));
+
+    world.store.make_room(true);
+    let accepted = async {
+        while world.try_submit(batch(vec![task()])).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("room", accepted).await;
+}
+
+#[tokio::test]
 async fn a_dispatcher_that_stops_waits_for_no_space() {
     let mut world = World::new().await;
     world.store.fill_up();

@@ -1,5 +1,6 @@
 //! A store in memory whose commits a test can hold back or fail.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use tokio::sync::watch;
@@ -30,6 +31,7 @@ struct Gate {
     results: Mutex<usize>,
     /// Reads of events in order.
     walks: Mutex<usize>,
+    has_room: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,7 @@ impl Gated {
             groups: Mutex::default(),
             results: Mutex::default(),
             walks: Mutex::default(),
+            has_room: AtomicBool::new(true),
         };
         Self { memory, gate: Arc::new(gate) }
     }
@@ -67,6 +70,11 @@ impl Gated {
     /// Leaves no space for commits, those that are held back too.
     pub(super) fn fill_up(&self) {
         self.set(State::Full);
+    }
+
+    /// Leaves room for outcomes and trims alone, or for new tasks too.
+    pub(super) fn make_room(&self, has_room: bool) {
+        self.gate.has_room.store(has_room, Ordering::SeqCst);
     }
 
     /// Fails all commits, those that are held back too.
@@ -173,5 +181,9 @@ impl Store for Gated {
 
     fn reopen(&self) -> Result<(), store::Error> {
         self.memory.reopen()
+    }
+
+    fn has_room(&self) -> bool {
+        self.gate.has_room.load(Ordering::SeqCst)
     }
 }
