@@ -149,7 +149,7 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Binds the port, opens the store and reads what it holds.
+    /// Binds the port, opens the store and reads what it holds beside tasks.
     pub async fn bind(config: Config) -> Result<Self, Error> {
         if !limits::LEASE.contains(&config.lease) {
             return Err(Error::Lease(config.lease));
@@ -162,25 +162,19 @@ impl Dispatcher {
             tasks: config.retain_tasks,
             failed: limits::RETAIN_FAILED,
         };
-        let (storage, lease) = (config.storage.clone(), config.lease);
-        // Opening checks every page, and reading takes as long as there are tasks.
+        let storage = config.storage.clone();
+        // Opening checks every page.
         let opened = tokio::task::spawn_blocking(move || {
             let store = open(&storage)?;
             let now = clock.now();
             let nonce = rand::rng().next_u64();
-            let restored = recovery::restore(store.as_ref(), policy, now, now.plus(lease), nonce)?;
+            let restored = recovery::restore(store.as_ref(), policy, now, nonce)?;
             Ok::<_, store::Error>((store, restored))
         });
         let (store, restored) =
             opened.await.map_err(|panic| Error::Thread(panic.to_string()))??;
         let (epoch, cursors) = (restored.epoch, Cursors { store_id: restored.store_id });
-        tracing::info!(
-            boot = epoch.boot,
-            live = restored.queue.live(),
-            kept = restored.queue.ended.count(),
-            workers = restored.workers.len(),
-            "store opened"
-        );
+        tracing::info!(boot = epoch.boot, workers = restored.workers.len(), "store opened");
         let rules = Rules {
             lease: config.lease,
             max_queued: config.max_queued,

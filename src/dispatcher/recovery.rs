@@ -1,9 +1,11 @@
 //! What a store held when the dispatcher was started: the tasks, as the last boot
 //! left them, and what has to be careful about them.
+//!
+//! New tasks need none of the old ones, so that they are let in while those are still
+//! read: [`restore`] reads what is little, and [`Rest`] the history, part by part.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::types::{Known, Types};
 use crate::core::event::{Event, LeaseNotes};
@@ -12,15 +14,14 @@ use crate::core::keys::Keys;
 use crate::core::payload::Checker;
 use crate::core::queue::Queue;
 use crate::core::retention::{Policy, Retention};
+use crate::core::task::Spec;
 use crate::core::task_type::{TaskType, TypeId};
-use crate::store::{self, Store};
+use crate::store::{self, Position, Recovered, Store};
 
-/// How long after an unclean stop inherited tasks have their start stored before
-/// the push: long enough that a task that takes the process down with it is seen
-/// to do so a few times.
-const CAUTION: Duration = Duration::from_secs(60);
+/// Tasks and events of one part: read in a few milliseconds, and a few megabytes.
+const PART: usize = 16_384;
 
-/// A dispatcher's memory, rebuilt.
+/// A dispatcher's memory, rebuilt but for the tasks.
 #[derive(Debug)]
 pub(crate) struct Restored {
     pub(crate) queue: Queue,
@@ -29,8 +30,6 @@ pub(crate) struct Restored {
     /// The workers that the last boot had sessions with: incarnation, address.
     pub(crate) workers: BTreeMap<Arc<str>, (u64, Arc<str>)>,
     pub(crate) retention: Retention,
-    /// Leases that are still open, by type.
-    pub(crate) running: BTreeMap<TypeId, u64>,
     pub(crate) epoch: Epoch,
     /// Names the store: the nonce of its first boot.
     pub(crate) store_id: u64,
@@ -38,20 +37,61 @@ pub(crate) struct Restored {
     pub(crate) trimmed_to: Seq,
     /// Ids that a crash left unused, to be noted in the first group.
     pub(crate) skipped: Option<Event>,
-    pub(crate) cautious_until: Timestamp,
     pub(crate) started: Timestamp,
     /// New tasks find space.
     pub(crate) has_room: bool,
+    /// The tasks.
+    pub(crate) rest: Rest,
 }
 
-/// Reads a store and begins its next boot. Blocks for as long as that takes.
-///
-/// `until` is when leases that were open end unless their workers come back.
+/// What is still to be read.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    /// The last boot stopped in good order.
+    pub(crate) was_clean: bool,
+    position: Option<Position>,
+    to: Recovered,
+    notes: Vec<LeaseNotes>,
+}
+
+/// A part of it.
+#[derive(Debug)]
+pub(crate) enum Part {
+    /// Events of tasks and then tasks, to be replayed in this order.
+    History(Vec<Event>),
+    /// The last one: notes of leases, each with what the log has of its tasks, which they
+    /// name by their ids alone.
+    Notes(Vec<(LeaseNotes, BTreeMap<TaskId, Spec>)>),
+}
+
+impl Rest {
+    /// Reads the next part. Blocks.
+    ///
+    /// # Errors
+    /// As the store's; then this part may be read again.
+    pub(crate) fn read(&mut self, store: &dyn Store) -> Result<Part, store::Error> {
+        let Some(from) = self.position else { return self.read_notes(store) };
+        let mut events = Vec::with_capacity(PART);
+        self.position = store.history(from, self.to, PART, &mut |event| events.push(event))?;
+        Ok(Part::History(events))
+    }
+
+    fn read_notes(&self, store: &dyn Store) -> Result<Part, store::Error> {
+        let with_specs = |note: &LeaseNotes| {
+            let ids: Vec<TaskId> = note.leases.iter().map(|lease| lease.id).collect();
+            let specs = ids.iter().zip(store.specs(&ids)?);
+            let specs = specs.filter_map(|(id, spec)| Some((*id, spec?))).collect();
+            Ok((note.clone(), specs))
+        };
+        self.notes.iter().map(with_specs).collect::<Result<_, _>>().map(Part::Notes)
+    }
+}
+
+/// Reads what a store holds beside its tasks, and begins its next boot. Blocks.
 pub(crate) fn restore(
     store: &dyn Store,
     policy: Policy,
     now: Timestamp,
-    until: Timestamp,
     nonce: u64,
 ) -> Result<Restored, store::Error> {
     let mut queue = Queue::default();
@@ -61,7 +101,7 @@ pub(crate) fn restore(
     let mut notes: Vec<LeaseNotes> = Vec::new();
     let mut stopped_at = None;
     let mut bad_type = None;
-    let recovered = store.scan(&mut |event| match event {
+    let recovered = store.summary(&mut |event| match event {
         Event::TypeLearned { type_id, definition } => {
             if let Err(error) = learn(&mut types, type_id, definition) {
                 bad_type = Some(error);
@@ -85,7 +125,6 @@ pub(crate) fn restore(
     if let Some(last) = recovered.last_id {
         queue.ids.take(last);
     }
-    replay_notes(store, &mut queue, &notes, until)?;
     let skipped = queue.ids.resume(stopped_at);
     let epochs = store.take_epoch(nonce)?;
     let (Some(first), Some(epoch)) = (epochs.first().copied(), epochs.last().copied()) else {
@@ -93,26 +132,21 @@ pub(crate) fn restore(
     };
     queue.begin(epochs, recovered.last_seq.max(recovered.trimmed_to));
     let is_clean = stopped_at.is_some() || recovered.last_id.is_none();
-    let mut running: BTreeMap<TypeId, u64> = BTreeMap::new();
-    for id in queue.leases.newest(TaskId(u64::MAX), usize::MAX) {
-        if let Some(held) = queue.leases.find(id) {
-            *running.entry(held.spec.type_id).or_default() += 1;
-        }
-    }
+    let rest =
+        Rest { was_clean: is_clean, position: Some(Position::default()), to: recovered, notes };
     Ok(Restored {
         keys,
         types,
         workers,
         retention: Retention::new(policy),
-        running,
         epoch,
         store_id: first.nonce,
         stored_to: recovered.last_id.unwrap_or(TaskId(0)),
         trimmed_to: recovered.trimmed_to,
         skipped: skipped.map(|(from, to)| Event::IdsSkipped { from, to }),
-        cautious_until: if is_clean { now } else { now.plus(CAUTION) },
         started: now,
         has_room: store.has_room(),
+        rest,
         queue,
     })
 }
@@ -122,21 +156,5 @@ fn learn(types: &mut Types, type_id: TypeId, definition: TaskType) -> Result<(),
         what: format!("task type {}: {error}", definition.name),
     })?;
     types.learn(type_id, Known { definition, checker: Arc::new(checker) });
-    Ok(())
-}
-
-/// Notes name tasks by id alone: what was asked for is read for each note.
-fn replay_notes(
-    store: &dyn Store,
-    queue: &mut Queue,
-    notes: &[LeaseNotes],
-    until: Timestamp,
-) -> Result<(), store::Error> {
-    for note in notes {
-        let ids: Vec<TaskId> = note.leases.iter().map(|lease| lease.id).collect();
-        let specs = store.specs(&ids)?;
-        let specs: BTreeMap<TaskId, _> = ids.into_iter().zip(specs).collect();
-        queue.replay_notes(note, until, |id| specs.get(&id).copied().flatten());
-    }
     Ok(())
 }

@@ -11,7 +11,7 @@ pub(super) mod trims;
 
 use self::engines::{Dump, Engine, dump};
 use self::samples::{changed, group, holder, keyed, leased, spec, submitted, task_type};
-use super::{Error, Group, Recovered, Store};
+use super::{Error, Group, Position, Recovered, Store};
 use crate::core::event::{Entry, Event};
 use crate::core::id::{Epoch, Seq, TaskId};
 use crate::core::task::Change;
@@ -35,6 +35,7 @@ macro_rules! run_against_every_engine {
 run_against_every_engine![
     basics::a_new_store_is_empty,
     basics::a_scan_comes_in_the_order_that_a_replay_needs,
+    basics::a_history_comes_in_pages_and_ends_where_it_ended_when_it_began,
     basics::a_restart_a_crash_and_a_reopening_change_nothing,
     basics::epochs_rise_keep_their_nonces_and_erase_the_stop,
     basics::a_worker_is_kept_until_it_leaves,
@@ -104,16 +105,39 @@ mod basics {
             Event::IdsSkipped { from: TaskId(2), to: TaskId(9) },
             Event::IdsReserved { end: TaskId(1_000) },
             keyed(1, b"a key"),
+            leased(5, 1),
+            leased(6, 11),
+            Event::Stopped { next_id: TaskId(10) },
             event(changed(1, 1, None, Change::Completed)),
             event(changed(2, 11, None, Change::Cancelled)),
             Event::Submitted { id: TaskId(1), spec: spec(9) },
             Event::Submitted { id: TaskId(11), spec: spec(0) },
-            leased(5, 1),
-            leased(6, 11),
-            Event::Stopped { next_id: TaskId(10) },
         ];
         let found = Recovered { last_seq: Seq(2), last_id: Some(TaskId(11)), trimmed_to: Seq(0) };
         assert_eq!(scan(store.as_ref()), (expected, found));
+    }
+
+    pub(super) fn a_history_comes_in_pages_and_ends_where_it_ended_when_it_began(
+        engine: &impl Engine,
+    ) {
+        const TASKS: u64 = 500;
+        let store = engine.open();
+        for id in 1..=TASKS {
+            let ended = changed(id, id, None, Change::Completed);
+            store.append(&group([submitted(id, b""), ended])).unwrap();
+        }
+        let whole = scan(store.as_ref()).0;
+        let recovered = store.summary(&mut |_| {}).unwrap();
+        let later = changed(TASKS + 1, TASKS + 1, None, Change::Completed);
+        store.append(&group([submitted(TASKS + 1, b""), later])).unwrap();
+        let (mut shown, mut pages) = (Vec::new(), 0);
+        let mut position = Some(Position::default());
+        while let Some(from) = position {
+            position = store.history(from, recovered, 100, &mut |event| shown.push(event)).unwrap();
+            pages += 1;
+        }
+        assert_eq!(shown, whole);
+        assert!(pages > 4, "{pages}");
     }
 
     pub(super) fn a_restart_a_crash_and_a_reopening_change_nothing(engine: &impl Engine) {

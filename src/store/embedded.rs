@@ -44,7 +44,7 @@ use self::reader::Reader;
 use self::tables::engine;
 pub use self::verify::{Report, TableReport, verify};
 use self::writer::Writer;
-use super::{Error, Group, Recovered, Store, StoredEvent, StoredTask};
+use super::{Error, Group, Position, Recovered, Store, StoredEvent, StoredTask};
 use crate::core::event::{Event, TaskEvent};
 use crate::core::id::{Epoch, Seq, TaskId};
 use crate::core::task::Spec;
@@ -184,8 +184,18 @@ impl Store for Embedded {
         })
     }
 
-    fn scan(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error> {
-        self.read(|reader| reader.scan(visit))
+    fn summary(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error> {
+        self.read(|reader| reader.summary(visit))
+    }
+
+    fn history(
+        &self,
+        from: Position,
+        to: Recovered,
+        limit: usize,
+        visit: &mut dyn FnMut(Event),
+    ) -> Result<Option<Position>, Error> {
+        self.read(|reader| reader.history(from, to, limit, visit))
     }
 
     fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Error, Group, Recovered, Store, StoredEvent, StoredTask, Trim};
+use super::{Error, Group, Position, Recovered, Store, StoredEvent, StoredTask, Trim};
 use crate::core::event::{Entry, Event, KeyedBatch, LeaseNotes, TaskEvent};
 use crate::core::id::{Epoch, Seq, TaskId};
 use crate::core::task::{Holder, Spec};
@@ -69,10 +69,20 @@ impl Store for Memory {
         Ok(())
     }
 
-    fn scan(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error> {
+    fn summary(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error> {
         let contents = self.contents();
-        contents.scan(visit);
+        contents.sum_up(visit);
         Ok(contents.recovered())
+    }
+
+    fn history(
+        &self,
+        from: Position,
+        to: Recovered,
+        limit: usize,
+        visit: &mut dyn FnMut(Event),
+    ) -> Result<Option<Position>, Error> {
+        Ok(self.contents().history(from, to, limit, visit))
     }
 
     fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error> {
@@ -203,7 +213,7 @@ impl Contents {
         }
     }
 
-    fn scan(&self, visit: &mut dyn FnMut(Event)) {
+    fn sum_up(&self, visit: &mut dyn FnMut(Event)) {
         for (&type_id, definition) in &self.types {
             visit(Event::TypeLearned { type_id, definition: definition.clone() });
         }
@@ -219,17 +229,41 @@ impl Contents {
         for batch in self.keys.values() {
             visit(Event::Keyed(batch.clone()));
         }
-        for held in self.events.values() {
-            visit(Event::Changed(held.event.clone()));
-        }
-        for (&id, &(spec, _)) in &self.tasks {
-            visit(Event::Submitted { id, spec });
-        }
         for notes in self.notes.values() {
             visit(Event::Leased(notes.clone()));
         }
         if let Some(next_id) = self.stopped {
             visit(Event::Stopped { next_id });
+        }
+    }
+
+    fn history(
+        &self,
+        from: Position,
+        to: Recovered,
+        limit: usize,
+        visit: &mut dyn FnMut(Event),
+    ) -> Option<Position> {
+        match from {
+            Position::Events(after) => {
+                let mut last = None;
+                let end = to.last_seq.max(after).next();
+                let events = self.events.range(after.next()..end);
+                for (&seq, held) in events.take(limit) {
+                    visit(Event::Changed(held.event.clone()));
+                    last = Some(seq);
+                }
+                Some(last.map_or(Position::Tasks(TaskId(0)), Position::Events))
+            }
+            Position::Tasks(after) => {
+                let mut last = None;
+                let end = to.last_id.max(Some(after)).map_or(after, |last| last.plus(1));
+                for (&id, &(spec, _)) in self.tasks.range(after.plus(1)..end).take(limit) {
+                    visit(Event::Submitted { id, spec });
+                    last = Some(id);
+                }
+                last.map(Position::Tasks)
+            }
         }
     }
 

@@ -44,16 +44,43 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// caller must stop.
     fn append(&self, group: &Group) -> Result<(), Error>;
 
-    /// Shows every event that is kept, for a restart, in the order that a replay
-    /// needs: types, workers, skipped ids, reserved ids, keyed batches, task events by
-    /// place, tasks by id, notes of leases by number, and the stop if the last boot
-    /// ended with one. Tasks come after what happened to them, so that those that
-    /// have ended need not be queued first. No payloads, no results. Called before
-    /// [`Store::take_epoch`], which erases the stop.
+    /// Shows what is kept beside tasks and their events, for a restart: types, workers,
+    /// skipped ids, reserved ids, keyed batches, notes of leases by number, and the stop
+    /// if the last boot ended with one. Called before [`Store::take_epoch`], which erases
+    /// the stop.
     ///
     /// # Errors
     /// When a record is damaged or cannot be read.
-    fn scan(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error>;
+    fn summary(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error>;
+
+    /// Shows task events by place and then tasks by id, as far as there were any at
+    /// `to`, for a restart: those from a position on, and not many more than `limit`.
+    /// Tasks come after what happened to them, so that those that have ended need not be
+    /// queued first. No payloads, no results. Gives the position where it goes on, if it
+    /// does; nothing may be trimmed meanwhile.
+    ///
+    /// # Errors
+    /// When a record is damaged or cannot be read.
+    fn history(
+        &self,
+        from: Position,
+        to: Recovered,
+        limit: usize,
+        visit: &mut dyn FnMut(Event),
+    ) -> Result<Option<Position>, Error>;
+
+    /// Shows both, one after the other.
+    ///
+    /// # Errors
+    /// When a record is damaged or cannot be read.
+    fn scan(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error> {
+        let recovered = self.summary(visit)?;
+        let mut position = Some(Position::default());
+        while let Some(from) = position {
+            position = self.history(from, recovered, PAGE, visit)?;
+        }
+        Ok(recovered)
+    }
 
     /// Tasks by their ids, `None` for those that are not kept; in the order asked.
     ///
@@ -105,6 +132,24 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     fn has_room(&self) -> bool;
 }
 
+/// How much of a history is shown at once in a scan.
+const PAGE: usize = 16_384;
+
+/// How far a history was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// The task events up to this place.
+    Events(Seq),
+    /// All of them, and the tasks up to this id.
+    Tasks(TaskId),
+}
+
+impl Default for Position {
+    fn default() -> Self {
+        Self::Events(Seq(0))
+    }
+}
+
 /// What becomes durable together.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Group {
@@ -134,7 +179,7 @@ pub struct Trim {
     pub notes: Vec<u64>,
 }
 
-/// What a scan found beside the events.
+/// What a restart finds beside the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recovered {
     /// The last place that was ever used, kept or trimmed.

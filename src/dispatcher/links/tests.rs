@@ -156,9 +156,9 @@ impl Grid {
     fn new() -> Self {
         let store: Arc<dyn Store> = Arc::new(Memory::new());
         let clock = Clock::start();
-        let (now, until) = (clock.now(), clock.now().plus(LEASE));
+        let now = clock.now();
         let policy = Policy { age: PATIENCE, tasks: 9, failed: 9 };
-        let restored = recovery::restore(store.as_ref(), policy, now, until, 7).unwrap();
+        let restored = recovery::restore(store.as_ref(), policy, now, 7).unwrap();
         let epoch = restored.epoch;
         let rules = Rules { lease: LEASE, max_queued: 9, max_queued_bytes: 999 };
         let (scheduler, handle) = Scheduler::new(rules, clock, store.clone(), restored).unwrap();

@@ -73,7 +73,7 @@ impl Scheduler {
     /// others too for itself. That a turn is short lets the reports of other workers in:
     /// whoever reports first must not be given all that waits.
     pub(super) fn assign(&mut self) -> bool {
-        if self.draining || !self.gate.is_open(self.last_turn) {
+        if self.draining || self.loading.is_some() || !self.gate.is_open(self.last_turn) {
             return false;
         }
         let mut types: Vec<TypeId> = self.queue.lanes.ready_types().collect();

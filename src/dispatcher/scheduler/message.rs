@@ -13,6 +13,7 @@ use crate::core::registry::Registration;
 use crate::core::task::{Holder, Outcome, Spec, Status};
 use crate::core::task_type::TypeId;
 use crate::dispatcher::batch::Batch;
+use crate::dispatcher::recovery::Part;
 use crate::dispatcher::types::{Known, Types};
 use crate::store::{self, Group, StoredTask};
 use crate::wire::v1;
@@ -55,6 +56,16 @@ pub(crate) enum Message {
     Trimmable { events: Result<Vec<TaskEvent>, store::Error> },
     /// Whether the store has room for new tasks.
     Room { has_room: bool },
+    /// A part of the history was read; the other end hears when it is dropped.
+    Loaded { part: Result<Part, store::Error>, taken: oneshot::Sender<()> },
+}
+
+impl Message {
+    /// A part that was read, and what tells that it was taken.
+    pub(super) fn loaded(part: Result<Part, store::Error>) -> (Self, oneshot::Receiver<()>) {
+        let (taken, is_taken) = oneshot::channel();
+        (Self::Loaded { part, taken }, is_taken)
+    }
 }
 
 /// A batch is stored.

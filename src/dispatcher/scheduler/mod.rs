@@ -19,6 +19,7 @@
 
 mod assign;
 mod group;
+mod loading;
 mod message;
 mod outcomes;
 mod queries;
@@ -44,6 +45,7 @@ pub(crate) use message::{
 
 use self::assign::{Gate, Unnoted};
 use self::group::{InFlight, Open, Outgoing};
+use self::loading::Loading;
 use self::sessions::Session;
 use self::space::Space;
 use self::staged::Staged;
@@ -87,6 +89,8 @@ pub(crate) struct Scheduler {
     dice: rand::rngs::StdRng,
     store: Arc<dyn Store>,
 
+    /// Until the history is known.
+    loading: Option<Loading>,
     queue: Queue,
     keys: Keys,
     retention: Retention,
@@ -175,10 +179,11 @@ impl Scheduler {
             clock,
             dice: rand::make_rng(),
             store,
-            tally: Tally::new(&restored),
+            tally: Tally::new(restored.started),
+            loading: Some(Loading::new(restored.rest)),
             next_slow: gate.opens_at(now).unwrap_or(now),
             gate,
-            cautious_until: restored.cautious_until,
+            cautious_until: now,
             durable_to: Seq(restored.queue.next_seq().0.saturating_sub(1)),
             stored_to: restored.stored_to,
             inherited_below: restored.queue.ids.next(),
@@ -224,6 +229,7 @@ impl Scheduler {
 
     /// Runs until the shutdown, or until the store fails.
     pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<(), store::Error> {
+        self.begin_loading();
         let mut messages = Vec::with_capacity(TURN);
         let (mut asked, mut unfinished) = (true, false);
         let sleep = tokio::time::sleep_until(Instant::now());
@@ -241,7 +247,7 @@ impl Scheduler {
             }
             self.begin_turn();
             for message in messages.drain(..) {
-                self.handle(message);
+                self.receive(message);
             }
             self.upkeep();
             unfinished = self.assign();
@@ -289,6 +295,10 @@ impl Scheduler {
             Message::Judged { member, token, answer } => self.judged(member, token, answer),
             Message::Trimmable { events } => self.trim(events),
             Message::Room { has_room } => self.hear_of_room(has_room),
+            Message::Loaded { part, taken } => {
+                self.loaded(part);
+                drop(taken);
+            }
         }
     }
 
@@ -310,6 +320,10 @@ impl Scheduler {
     fn begin_drain(&mut self) {
         self.draining = true;
         tracing::debug!("dispatcher drains");
+        if self.loading.is_some() {
+            // Of a stop before everything is known the next boot is to think as of a crash.
+            return;
+        }
         self.note_all_leases();
         let next_id = self.queue.ids.next();
         self.open.group.entries.push(crate::core::event::Event::Stopped { next_id }.into());

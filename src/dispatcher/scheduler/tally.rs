@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::message::Join;
 use crate::core::event::TaskEvent;
-use crate::core::id::{Timestamp, millis};
+use crate::core::id::{TaskId, Timestamp, millis};
+use crate::core::leases::Leases;
 use crate::core::placement::Fleet;
 use crate::core::queue::Queue;
 use crate::core::registry::Registration;
 use crate::core::task::{Reason, Spec, Status};
 use crate::core::task_type::TypeId;
-use crate::dispatcher::recovery::Restored;
 use crate::dispatcher::types::Types;
 use crate::wire::v1;
 
@@ -27,18 +27,23 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(restored: &Restored) -> Self {
-        let mut types: BTreeMap<TypeId, v1::Counts> = BTreeMap::new();
-        for (type_id, running) in &restored.running {
-            types.entry(*type_id).or_default().running = *running;
-        }
+    pub(super) fn new(started: Timestamp) -> Self {
         Self {
-            started: restored.started,
-            types,
+            started,
+            types: BTreeMap::new(),
             workers: BTreeMap::new(),
             health: BTreeMap::new(),
             directory_complete: false,
             fenced: 0,
+        }
+    }
+
+    /// Leases of the last boot that are still open run on.
+    pub(super) fn resume(&mut self, leases: &Leases) {
+        for id in leases.newest(TaskId(u64::MAX), usize::MAX) {
+            if let Some(held) = leases.find(id) {
+                self.leased(held.spec.type_id);
+            }
         }
     }
 

@@ -9,6 +9,7 @@ mod ending;
 mod full;
 mod gated;
 mod leases;
+mod loading;
 mod restart;
 mod retention;
 mod settling;

@@ -29,6 +29,10 @@ impl Scheduler {
         if self.draining {
             return;
         }
+        self.look_for_room(now);
+        if self.loading.is_some() {
+            return;
+        }
         if now >= self.next_sweep {
             self.next_sweep = now.plus(self.sweep_interval());
             for id in self.queue.leases.expired(now) {
@@ -51,22 +55,30 @@ impl Scheduler {
         }
         self.forget_keys(now);
         self.begin_trim(now);
-        self.look_for_room(now);
         self.over_notes.extend(self.queue.notes.take_over());
     }
 
     /// When [`Scheduler::upkeep`] has something to do next.
     pub(super) fn next_wake(&self) -> Timestamp {
         let now = self.last_turn;
+        let commit = self.open.unhurried_until().filter(|_| self.in_flight.is_none());
+        let room = self.space.look_at();
+        if self.loading.is_some() {
+            return commit
+                .into_iter()
+                .chain(room)
+                .min()
+                .unwrap_or(now.plus(SLOW))
+                .max(now.plus(MILLI));
+        }
         let has_leases = self.queue.leases.count() > 0;
         let sweep = has_leases.then_some(self.next_sweep);
         let waiters = (!self.waiters.is_empty()).then_some(self.next_slow);
         let may_trim = !self.trimming && self.in_flight.is_none() && self.queue.ended.count() > 0;
         let trim = may_trim.then(|| self.retention.next_by_age());
         let due = self.queue.lanes.next_due();
-        let commit = self.open.unhurried_until().filter(|_| self.in_flight.is_none());
         let keys = self.keys.next_end();
-        let (gate, room) = (self.gate.opens_at(now), self.space.look_at());
+        let gate = self.gate.opens_at(now);
         let times = [sweep, waiters, trim, due, keys, gate, commit, room];
         times.into_iter().flatten().min().unwrap_or(now.plus(SLOW)).max(now.plus(MILLI))
     }

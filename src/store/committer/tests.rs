@@ -5,7 +5,7 @@ use crate::core::event::{Event, TaskEvent};
 use crate::core::id::{Epoch, Seq, TaskId};
 use crate::core::task::Spec;
 use crate::store::conformance::samples::{group, submitted};
-use crate::store::{Memory, Recovered, StoredEvent, StoredTask};
+use crate::store::{Memory, Position, Recovered, StoredEvent, StoredTask};
 
 /// Far beyond what anything here takes, also on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,8 +39,18 @@ impl Store for Failing {
         self.memory.append(group)
     }
 
-    fn scan(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error> {
-        self.memory.scan(visit)
+    fn summary(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error> {
+        self.memory.summary(visit)
+    }
+
+    fn history(
+        &self,
+        from: Position,
+        to: Recovered,
+        limit: usize,
+        visit: &mut dyn FnMut(Event),
+    ) -> Result<Option<Position>, Error> {
+        self.memory.history(from, to, limit, visit)
     }
 
     fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error> {

@@ -1,8 +1,6 @@
 //! One read transaction: what is kept, as it stood when the transaction began.
 
 use std::sync::Arc;
-use std::sync::mpsc::{self, SyncSender};
-use std::thread;
 
 use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable};
 use serde::de::DeserializeOwned;
@@ -17,12 +15,7 @@ use crate::core::task::{Holder, Spec};
 use crate::core::task_type::{TaskType, TypeId};
 use crate::store::record::run;
 use crate::store::record::{self, Table};
-use crate::store::{Error, Recovered, StoredEvent, StoredTask};
-
-/// Bytes of rows that a scan hands from one thread to the other at once …
-const CHUNK_BYTES: usize = 64 << 10;
-/// … and how often before it waits.
-const CHUNKS: usize = 4;
+use crate::store::{Error, Position, Recovered, StoredEvent, StoredTask};
 
 type Rows = ReadOnlyTable<u64, &'static [u8]>;
 type Packs = ReadOnlyTable<PieceKey, &'static [u8]>;
@@ -38,8 +31,8 @@ impl Reader {
         Self { transaction }
     }
 
-    /// See [`crate::store::Store::scan`]. Holds a few hundred kilobytes at a time.
-    pub(super) fn scan(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error> {
+    /// See [`crate::store::Store::summary`].
+    pub(super) fn summary(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error> {
         self.each(Table::Types, |number, definition: TaskType| {
             let type_id = TypeId(u32::try_from(number).map_err(|_| {
                 record::damaged(Table::Types, number.into(), &"it is no number of a type")
@@ -59,16 +52,6 @@ impl Reader {
             visit(Event::Keyed(batch));
             Ok(())
         })?;
-        let mut last_seq = Seq::default();
-        self.each_ahead(Table::Events, |_, event: TaskEvent| {
-            last_seq = event.seq;
-            visit(Event::Changed(event));
-        })?;
-        let mut last_id = None;
-        self.each_ahead(Table::Tasks, |id, spec: Spec| {
-            last_id = Some(TaskId(id));
-            visit(Event::Submitted { id: TaskId(id), spec });
-        })?;
         self.each(Table::Notes, |_, notes: LeaseNotes| {
             visit(Event::Leased(notes));
             Ok(())
@@ -78,11 +61,36 @@ impl Reader {
         }
         let trimmed_to = self.meta(tables::TRIMMED_TO)?.map(Seq).unwrap_or_default();
         let trimmed_id = self.meta(tables::TRIMMED_ID)?.map(TaskId);
+        let last_seq = rows::last(Table::Events, &self.open(Table::Events)?)?.map(Seq);
+        let last_id = rows::last(Table::Tasks, &self.open(Table::Tasks)?)?.map(TaskId);
         Ok(Recovered {
-            last_seq: last_seq.max(trimmed_to),
+            last_seq: last_seq.unwrap_or_default().max(trimmed_to),
             last_id: last_id.max(trimmed_id),
             trimmed_to,
         })
+    }
+
+    /// See [`crate::store::Store::history`].
+    pub(super) fn history(
+        &self,
+        from: Position,
+        to: Recovered,
+        limit: usize,
+        visit: &mut dyn FnMut(Event),
+    ) -> Result<Option<Position>, Error> {
+        match from {
+            Position::Events(Seq(after)) => {
+                let changed = |_, event: TaskEvent| visit(Event::Changed(event));
+                let last = self.each_after(Table::Events, after, to.last_seq.0, limit, changed)?;
+                Ok(Some(last.map_or(Position::Tasks(TaskId(0)), |seq| Position::Events(Seq(seq)))))
+            }
+            Position::Tasks(TaskId(after)) => {
+                let submitted = |id, spec: Spec| visit(Event::Submitted { id: TaskId(id), spec });
+                let last = to.last_id.map_or(0, |last| last.0);
+                let last = self.each_after(Table::Tasks, after, last, limit, submitted)?;
+                Ok(last.map(|id| Position::Tasks(TaskId(id))))
+            }
+        }
     }
 
     /// See [`crate::store::Store::tasks`].
@@ -174,44 +182,33 @@ impl Reader {
         Ok(())
     }
 
-    /// As [`Reader::each`], for tables of runs, and with millions of rows: another thread
-    /// reads the next ones while these are decoded and looked at.
-    fn each_ahead<T: DeserializeOwned>(
+    /// Shows the rows of a table of runs from after a key up to the last one wanted, whole
+    /// runs of them until they are enough; the last one shown, if there may be more.
+    fn each_after<T: DeserializeOwned>(
         &self,
         table: Table,
+        after: u64,
+        last: u64,
+        enough: usize,
         mut visit: impl FnMut(u64, T),
-    ) -> Result<(), Error> {
-        let (sender, chunks) = mpsc::sync_channel(CHUNKS);
-        thread::scope(|scope| {
-            let reading = thread::Builder::new()
-                .name(format!("scan-{}", table.name()))
-                .spawn_scoped(scope, move || self.read_chunks(table, &sender))
-                .map_err(|error| Error::Failed { what: format!("no thread to scan: {error}") })?;
-            for chunk in chunks {
-                for (first, record) in chunk.runs() {
-                    for row in run::rows(table, first, record)? {
-                        let (key, row) = row?;
-                        visit(key, record::decode::<T>(table, key.into(), row)?.value);
-                    }
+    ) -> Result<Option<u64>, Error> {
+        let rows = self.open(table)?;
+        let first = rows::run_of(&rows, after)?.map_or(0, |(first, _)| first.value());
+        let (mut shown, mut at) = (0, after);
+        for record in rows.range(first..=last).map_err(engine)? {
+            if shown >= enough {
+                return Ok(Some(at));
+            }
+            let (first, record) = record.map_err(engine)?;
+            for row in run::rows(table, first.value(), record.value())? {
+                let (key, row) = row?;
+                if after < key && key <= last {
+                    visit(key, record::decode::<T>(table, key.into(), row)?.value);
+                    (shown, at) = (shown + 1, key);
                 }
             }
-            reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    }
-
-    /// Sends all runs of a table, until nobody wants more.
-    fn read_chunks(&self, table: Table, chunks: &SyncSender<Chunk>) -> Result<(), Error> {
-        let mut chunk = Chunk::default();
-        for row in self.open::<u64>(table)?.iter().map_err(engine)? {
-            let (key, row) = row.map_err(engine)?;
-            chunk.push(key.value(), row.value());
-            if chunk.bytes.len() >= CHUNK_BYTES && chunks.send(std::mem::take(&mut chunk)).is_err()
-            {
-                return Ok(());
-            }
         }
-        // Whoever wants no more has an error of its own.
-        chunks.send(chunk).or(Ok(()))
+        Ok(None)
     }
 
     /// Rows of a table, without the bytes that belong to them.
@@ -245,29 +242,5 @@ impl Reader {
         table: Table,
     ) -> Result<ReadOnlyTable<K, &'static [u8]>, Error> {
         self.transaction.open_table(definition(table)).map_err(engine)
-    }
-}
-
-/// Runs as they are in the file, one after the other.
-#[derive(Default)]
-struct Chunk {
-    bytes: Vec<u8>,
-    /// Each one's key, and where it ends.
-    runs: Vec<(u64, usize)>,
-}
-
-impl Chunk {
-    fn push(&mut self, key: u64, record: &[u8]) {
-        self.bytes.extend_from_slice(record);
-        self.runs.push((key, self.bytes.len()));
-    }
-
-    fn runs(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        let mut start = 0;
-        self.runs.iter().map(move |&(key, end)| {
-            let record = &self.bytes[start..end];
-            start = end;
-            (key, record)
-        })
     }
 }

@@ -41,7 +41,7 @@ impl Appender {
     ) -> Result<(), Error> {
         let least = match self.least {
             Some(least) => least,
-            None => least_after(self.table, slot.get()?)?,
+            None => last(self.table, slot.get()?)?.map_or(0, |last| last.saturating_add(1)),
         };
         if key < least {
             return Err(stored_twice(self.noun, key));
@@ -63,14 +63,17 @@ impl Appender {
     }
 }
 
-/// The least key that is greater than all in a table.
-fn least_after(table: Table, rows: &impl ReadableTable<u64, &'static [u8]>) -> Result<u64, Error> {
-    let Some((first, record)) = rows.last().map_err(engine)? else { return Ok(0) };
-    let mut least = 0;
+/// The greatest key in a table.
+pub(super) fn last(
+    table: Table,
+    rows: &impl ReadableTable<u64, &'static [u8]>,
+) -> Result<Option<u64>, Error> {
+    let Some((first, record)) = rows.last().map_err(engine)? else { return Ok(None) };
+    let mut last = None;
     for row in run::rows(table, first.value(), record.value())? {
-        least = row?.0.saturating_add(1);
+        last = Some(row?.0);
     }
-    Ok(least)
+    Ok(last)
 }
 
 /// Removes the rows with these rising keys, as far as they are there.

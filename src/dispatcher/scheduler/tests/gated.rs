@@ -9,7 +9,7 @@ use super::world::{PATIENCE, soon};
 use crate::core::event::{Event, TaskEvent};
 use crate::core::id::{Epoch, Seq, TaskId};
 use crate::core::task::Spec;
-use crate::store::{self, Group, Memory, Recovered, Store, StoredEvent, StoredTask};
+use crate::store::{self, Group, Memory, Position, Recovered, Store, StoredEvent, StoredTask};
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -32,6 +32,7 @@ struct Gate {
     /// Reads of events in order.
     walks: Mutex<usize>,
     has_room: AtomicBool,
+    history: Mutex<State>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,7 @@ impl Gated {
             results: Mutex::default(),
             walks: Mutex::default(),
             has_room: AtomicBool::new(true),
+            history: Mutex::new(State::Open),
         };
         Self { memory, gate: Arc::new(gate) }
     }
@@ -75,6 +77,21 @@ impl Gated {
     /// Leaves room for outcomes and trims alone, or for new tasks too.
     pub(super) fn make_room(&self, has_room: bool) {
         self.gate.has_room.store(has_room, Ordering::SeqCst);
+    }
+
+    /// Holds everybody back who reads the history.
+    pub(super) fn hold_history(&self) {
+        self.set_history(State::Held);
+    }
+
+    /// Lets them read it.
+    pub(super) fn release_history(&self) {
+        self.set_history(State::Open);
+    }
+
+    /// Lets them find it damaged.
+    pub(super) fn damage_history(&self) {
+        self.set_history(State::Failing);
     }
 
     /// Fails all commits, those that are held back too.
@@ -116,6 +133,11 @@ impl Gated {
         groups.iter().flat_map(|group| group.trim.notes.clone()).collect()
     }
 
+    fn set_history(&self, state: State) {
+        *self.gate.history.lock().unwrap() = state;
+        self.gate.changed.notify_all();
+    }
+
     fn set(&self, state: State) {
         *self.gate.state.lock().unwrap() = state;
         self.gate.changed.notify_all();
@@ -147,8 +169,24 @@ impl Store for Gated {
         Ok(())
     }
 
-    fn scan(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, store::Error> {
-        self.memory.scan(visit)
+    fn summary(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, store::Error> {
+        self.memory.summary(visit)
+    }
+
+    fn history(
+        &self,
+        from: Position,
+        to: Recovered,
+        limit: usize,
+        visit: &mut dyn FnMut(Event),
+    ) -> Result<Option<Position>, store::Error> {
+        let history = self.gate.history.lock().unwrap();
+        let held = |state: &mut State| *state == State::Held;
+        let (state, _) = self.gate.changed.wait_timeout_while(history, PATIENCE, held).unwrap();
+        if *state == State::Failing {
+            return Err(store::Error::Damaged { what: "the test said so".to_owned() });
+        }
+        self.memory.history(from, to, limit, visit)
     }
 
     fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, store::Error> {

@@ -91,12 +91,20 @@ impl World {
     pub(super) async fn still(mut self) -> (Scheduler, Handle) {
         self.shutdown.begin();
         self.ended().await.unwrap();
-        let (scheduler, handle, _) = load(&Gated::new(self.store.memory.clone()), &self.setup);
+        let store = Gated::new(self.store.memory.clone());
+        let (mut scheduler, handle, _) = load(&store, &self.setup);
+        let mut rest = scheduler.loading.as_mut().and_then(|loading| loading.rest.take()).unwrap();
+        while scheduler.loading.is_some() {
+            scheduler.loaded(rest.read(&store));
+        }
         (scheduler, handle)
     }
 
     fn boot(memory: Memory, setup: Setup) -> Self {
-        let store = Gated::new(memory);
+        Self::boot_over(Gated::new(memory), setup)
+    }
+
+    fn boot_over(store: Gated, setup: Setup) -> Self {
         let (scheduler, handle, epoch) = load(&store, &setup);
         let shutdown = Shutdown::new();
         let run = tokio::spawn(scheduler.run(shutdown.clone()));
@@ -116,6 +124,15 @@ impl World {
         assert!(soon("end of the loop", &mut self.run).await.unwrap_err().is_cancelled());
         self.store.fail();
         Self::boot(self.store.memory.clone(), self.setup.clone())
+    }
+
+    /// As [`World::restart`], but the history is not read until it is released.
+    pub(super) async fn restart_before_its_history(mut self) -> Self {
+        self.shutdown.begin();
+        self.ended().await.unwrap();
+        let store = Gated::new(self.store.memory.clone());
+        store.hold_history();
+        Self::boot_over(store, self.setup.clone())
     }
 
     /// Stops in good order, puts a fact into the log, and boots again.
@@ -272,8 +289,9 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // A commit that is held back would hold its thread for ever.
+        // A commit that is held back would hold its thread for ever, and so would a read.
         self.store.fail();
+        self.store.damage_history();
         self.run.abort();
     }
 }
@@ -281,8 +299,7 @@ impl Drop for World {
 fn load(store: &Gated, setup: &Setup) -> (Scheduler, Handle, Epoch) {
     let (clock, store) = (Clock::start(), Arc::new(store.clone()));
     let now = clock.now();
-    let until = now.plus(setup.rules.lease);
-    let restored = recovery::restore(store.as_ref(), setup.policy, now, until, 7).unwrap();
+    let restored = recovery::restore(store.as_ref(), setup.policy, now, 7).unwrap();
     let epoch = restored.epoch;
     let (scheduler, handle) = Scheduler::new(setup.rules.clone(), clock, store, restored).unwrap();
     (scheduler, handle, epoch)

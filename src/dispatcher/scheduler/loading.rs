@@ -1,0 +1,130 @@
+//! The rest of a start: the history is read while new tasks are let in already.
+//!
+//! New tasks have greater ids and later places than all that is read, so that neither
+//! needs the other. Whatever else is asked waits until it is known what there is; no
+//! task is sent, nothing is trimmed, and no lease ends until then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::assign::Gate;
+use super::{Message, Scheduler};
+use crate::dispatcher::recovery::{Part, Rest};
+use crate::store::{self, Store};
+
+/// How long after an unclean stop inherited tasks have their start stored before
+/// the push: long enough that a task that takes the process down with it is seen
+/// to do so a few times.
+const CAUTION: Duration = Duration::from_secs(60);
+/// When what could not be read on a full disk is read again.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+/// A history that is being read.
+#[derive(Debug)]
+pub(super) struct Loading {
+    /// What is to be read, until somebody does.
+    pub(super) rest: Option<Rest>,
+    was_clean: bool,
+    /// What waits for it.
+    deferred: Vec<Message>,
+}
+
+impl Loading {
+    pub(super) fn new(rest: Rest) -> Self {
+        Self { was_clean: rest.was_clean, rest: Some(rest), deferred: Vec::new() }
+    }
+}
+
+impl Scheduler {
+    /// Has the history read.
+    pub(super) fn begin_loading(&mut self) {
+        let rest = self.loading.as_mut().and_then(|loading| loading.rest.take());
+        let (Some(rest), Some(inbox)) = (rest, self.shared.inbox.upgrade()) else { return };
+        tokio::spawn(load(self.store.clone(), rest, inbox));
+    }
+
+    /// Takes a message, unless it has to wait for the history.
+    pub(super) fn receive(&mut self, message: Message) {
+        let goes_ahead = matches!(
+            message,
+            Message::Submit { .. } | Message::Loaded { .. } | Message::Room { .. }
+        );
+        match &mut self.loading {
+            Some(loading) if !goes_ahead => loading.deferred.push(message),
+            _ => self.handle(message),
+        }
+    }
+
+    /// Folds in what was read.
+    pub(super) fn loaded(&mut self, part: Result<Part, store::Error>) {
+        match part {
+            Ok(Part::History(events)) => {
+                for event in &events {
+                    self.queue.replay(event, self.last_turn);
+                }
+            }
+            Ok(Part::Notes(notes)) => {
+                let until = self.last_turn.plus(self.rules.lease);
+                for (note, specs) in &notes {
+                    self.queue.replay_notes(note, until, |id| specs.get(&id).copied());
+                }
+                self.end_loading();
+            }
+            Err(error) => self.announced_end = Some(error),
+        }
+    }
+
+    /// Everything is known: the work goes on where the last boot left it.
+    fn end_loading(&mut self) {
+        let Some(loading) = self.loading.take() else { return };
+        let now = self.last_turn;
+        self.tally.resume(&self.queue.leases);
+        self.gate = Gate::new(&self.known_workers, now);
+        self.next_slow = self.gate.opens_at(now).unwrap_or(now);
+        if !loading.was_clean {
+            self.cautious_until = now.plus(CAUTION);
+        }
+        let (live, kept) = (self.queue.live(), self.queue.ended.count());
+        tracing::info!(live, kept, "tasks are indexed");
+        for message in loading.deferred {
+            self.handle(message);
+        }
+    }
+}
+
+/// Reads part after part; the next one while the loop looks at the one before.
+async fn load(store: Arc<dyn Store>, mut rest: Rest, inbox: mpsc::Sender<Message>) {
+    let mut before: Option<oneshot::Receiver<()>> = None;
+    loop {
+        let reader = store.clone();
+        let read = tokio::task::spawn_blocking(move || (rest.read(reader.as_ref()), rest)).await;
+        let part = match read {
+            Ok((Err(store::Error::Full), same)) => {
+                rest = same;
+                tokio::time::sleep(READ_AGAIN).await;
+                continue;
+            }
+            Ok((part, next)) => {
+                rest = next;
+                part
+            }
+            Err(panic) => {
+                let what = format!("reading the history panicked: {panic}");
+                drop(inbox.send(Message::loaded(Err(store::Error::Failed { what })).0).await);
+                return;
+            }
+        };
+        if let Some(before) = before.take() {
+            // It is only ever dropped; a loop that has ended takes no more after it.
+            drop(before.await);
+        }
+        let is_last = !matches!(part, Ok(Part::History(_)));
+        let (message, taken) = Message::loaded(part);
+        if inbox.send(message).await.is_err() || is_last {
+            return;
+        }
+        before = Some(taken);
+    }
+}
