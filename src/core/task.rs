@@ -91,6 +91,8 @@ pub struct Progress {
     pub open: bool,
     /// That lease was charged as lost: nothing it ends with is counted again.
     pub counted: bool,
+    /// A worker was lost with it in silence, which counts if the next one is lost too.
+    pub suspected: bool,
 }
 
 impl Progress {
@@ -171,6 +173,10 @@ pub enum Reason {
     Released,
     /// A client asked for it.
     Cancelled,
+    /// The worker was lost before the start was heard of. Charged to nothing; but if the
+    /// next worker is lost too, with the handler started, the task may have taken down this
+    /// one as well, and it counts then.
+    Silence,
 }
 
 impl Reason {
@@ -185,7 +191,7 @@ impl Reason {
             Self::Lost => "lost",
             Self::Poison => "poison",
             Self::Unknown => "unknown",
-            Self::Released => "released",
+            Self::Released | Self::Silence => "released",
             Self::Cancelled => "cancelled",
         }
     }
@@ -336,12 +342,13 @@ pub fn settle(
         }
         Outcome::Lost => {
             let had_started = lease.started.is_some() || lease.charged;
-            let crashes = progress.crashes.saturating_add(1);
-            if !had_started || lease.resumed {
+            if lease.resumed {
                 returned(Reason::Released, String::new(), Duration::ZERO)
+            } else if !had_started {
+                returned(Reason::Silence, String::new(), Duration::ZERO)
             } else if spec.at_most_once() {
                 Change::Failed { reason: Reason::Unknown, error: String::new() }
-            } else if crashes > spec.max_crashes {
+            } else if progress.crashes >= spec.max_crashes {
                 Change::Failed { reason: Reason::Poison, error: String::new() }
             } else {
                 returned(Reason::Lost, String::new(), Duration::ZERO)
@@ -371,15 +378,19 @@ pub fn advance(
         Change::Returned { reason, .. } | Change::Failed { reason, .. } => match reason {
             Reason::Error | Reason::Permanent | Reason::Timeout | Reason::Panic => {
                 after.errors = after.errors.saturating_add(1);
-                (after.open, after.counted) = (false, false);
+                (after.open, after.counted, after.suspected) = (false, false, false);
             }
             Reason::Lost | Reason::Poison | Reason::Unknown => {
-                after.crashes = after.crashes.saturating_add(1);
-                (after.open, after.counted) = (true, true);
+                // The same lease, if its worker came back and was lost for good, counts once.
+                let in_arrears = before.suspected && before.token != after.token;
+                let crashes = 1 + u32::from(in_arrears);
+                after.crashes = after.crashes.saturating_add(crashes);
+                (after.open, after.counted, after.suspected) = (true, true, false);
             }
-            Reason::Released | Reason::Cancelled => {
-                after.open = reason == &Reason::Released;
+            Reason::Released | Reason::Silence | Reason::Cancelled => {
+                after.open = reason != &Reason::Cancelled;
                 after.counted = before.counted && before.token == after.token;
+                after.suspected |= reason == &Reason::Silence;
             }
         },
         Change::Completed | Change::Cancelled => {}

@@ -67,6 +67,7 @@ fn failed(failure: v1::Failure) -> Outcome {
             | Reason::Poison
             | Reason::Unknown
             | Reason::Released
+            | Reason::Silence
             | Reason::Cancelled,
         )
         | None => Reason::Error,

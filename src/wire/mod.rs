@@ -166,7 +166,7 @@ impl From<Reason> for v1::Reason {
             Reason::Lost => Self::Lost,
             Reason::Poison => Self::Poison,
             Reason::Unknown => Self::Unknown,
-            Reason::Released => Self::Released,
+            Reason::Released | Reason::Silence => Self::Released,
             Reason::Cancelled => Self::Cancelled,
         }
     }

@@ -131,6 +131,26 @@ fn a_charged_lease_that_is_given_back_later_stays_charged_and_a_new_one_does_not
 }
 
 #[test]
+fn a_loss_in_silence_counts_only_if_the_next_worker_is_lost_too() {
+    let back = |reason| Change::Returned { reason, error: String::new(), run_at: NOW };
+    let went = |story: &[(Reason, u64)]| {
+        let mut progress = Progress::default();
+        for (place, (reason, lease)) in (1..).zip(story) {
+            let ended = (u32::try_from(*lease).unwrap(), token(*lease));
+            progress = advance(&progress, &back(*reason), Some(ended), Seq(place));
+        }
+        (progress.crashes, progress.suspected)
+    };
+    let silence = (Reason::Silence, 1);
+    assert_eq!(went(&[silence]), (0, true));
+    assert_eq!(went(&[silence, (Reason::Lost, 2)]), (2, false), "it may have been the task");
+    assert_eq!(went(&[silence, (Reason::Lost, 2), (Reason::Lost, 3)]), (3, false));
+    assert_eq!(went(&[silence, (Reason::Lost, 1)]), (1, false), "the worker had come back");
+    assert_eq!(went(&[silence, (Reason::Released, 2), (Reason::Lost, 3)]), (2, false));
+    assert_eq!(went(&[silence, (Reason::Error, 2), (Reason::Lost, 3)]), (1, false));
+}
+
+#[test]
 fn a_new_round_clears_the_budgets_and_keeps_attempts_and_token() {
     let before = Progress {
         attempts: 5,
@@ -140,6 +160,7 @@ fn a_new_round_clears_the_budgets_and_keeps_attempts_and_token() {
         token: Some(token(9)),
         open: true,
         counted: true,
+        suspected: true,
     };
     let change = Change::Retried { attempts: 5, token: Some(token(9)) };
     let after = advance(&before, &change, None, Seq(4));

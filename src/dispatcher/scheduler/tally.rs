@@ -91,7 +91,7 @@ impl Tally {
                 counts.errors += 1;
             }
             Some(Reason::Lost | Reason::Poison | Reason::Unknown) => counts.lost += 1,
-            Some(Reason::Released | Reason::Cancelled) | None => {}
+            Some(Reason::Released | Reason::Silence | Reason::Cancelled) | None => {}
         }
     }
 
@@ -104,8 +104,11 @@ impl Tally {
                 stats.run_us += event.attempt.as_ref().map_or(0, |attempt| attempt.run_us);
             }
             Status::Failed => stats.failed += 1,
-            Status::Pending if event.change.reason() != Some(Reason::Released) => stats.failed += 1,
-            Status::Pending | Status::Running | Status::Cancelled => {}
+            Status::Pending => match event.change.reason() {
+                Some(Reason::Released | Reason::Silence) => {}
+                _ => stats.failed += 1,
+            },
+            Status::Running | Status::Cancelled => {}
         }
     }
 

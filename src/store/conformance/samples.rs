@@ -259,5 +259,6 @@ fn any_reason() -> impl Strategy<Value = Reason> {
         Reason::Unknown,
         Reason::Released,
         Reason::Cancelled,
+        Reason::Silence,
     ])
 }

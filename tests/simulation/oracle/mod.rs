@@ -17,7 +17,7 @@ use super::log::{Group, Log};
 use super::wire::Said;
 
 /// What must have happened in a campaign: one in which nothing bites proves nothing.
-pub(crate) const WANTED: [&str; 19] = [
+pub(crate) const WANTED: [&str; 20] = [
     "restart",
     "death of a worker",
     "lease taken back",
@@ -32,6 +32,7 @@ pub(crate) const WANTED: [&str; 19] = [
     "key repeated",
     "lease lost",
     "lease given back",
+    "lost in silence",
     "run alone",
     "poison",
     "unknown outcome",
@@ -309,6 +310,7 @@ impl Oracle {
             Some(Reason::Poison) => self.bite("poison"),
             Some(Reason::Unknown) => self.bite("unknown outcome"),
             Some(Reason::Released) => self.bite("lease given back"),
+            Some(Reason::Silence) => self.bite("lost in silence"),
             Some(Reason::Cancelled) if event.attempt.is_some() => self.bite("cancelled in its run"),
             _ => {}
         }

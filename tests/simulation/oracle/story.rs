@@ -17,6 +17,8 @@ pub(super) struct Story {
     open: bool,
     errors: u32,
     crashes: u32,
+    /// A worker was lost in silence with it: the next loss counts for two.
+    suspected: bool,
     rounds: u64,
 }
 
@@ -31,6 +33,7 @@ impl Story {
             open: false,
             errors: 0,
             crashes: 0,
+            suspected: false,
             rounds: 1,
         }
     }
@@ -46,6 +49,11 @@ impl Story {
         }
         if !is_new_round && self.status.is_terminal() {
             return Err(format!("it was {:?} and then {:?}", self.status, event.change));
+        }
+        let is_another = event.attempt.as_ref().is_none_or(|end| Some(end.token) != self.token);
+        if !is_another && event.change.reason() == Some(Reason::Lost) {
+            // Its worker had come back: the silence was no death.
+            self.suspected = false;
         }
         self.tell_attempt(event)?;
         self.tell_change(&event.change)?;
@@ -80,23 +88,31 @@ impl Story {
             if (*attempts, *token) != (self.attempts, self.token) {
                 return Err(format!("a new round goes on from attempt {attempts}, {token:?}"));
             }
-            (self.errors, self.crashes, self.open) = (0, 0, false);
+            (self.errors, self.crashes, self.open, self.suspected) = (0, 0, false, false);
             self.rounds += 1;
             return Ok(());
         }
+        let Spec { max_attempts, max_crashes, .. } = self.spec;
         self.open = false;
         match change.reason() {
             Some(Reason::Error | Reason::Timeout | Reason::Panic | Reason::Permanent) => {
                 self.errors += 1;
+                self.suspected = false;
             }
             Some(Reason::Lost | Reason::Poison | Reason::Unknown) => {
+                let had_used_all = self.crashes >= max_crashes;
                 self.crashes += 1;
+                if !had_used_all {
+                    self.crashes += u32::from(std::mem::take(&mut self.suspected));
+                    // What is in arrears leads to the run alone and not past it.
+                    self.crashes = self.crashes.min(max_crashes);
+                }
                 self.open = true;
             }
             Some(Reason::Released) => self.open = true,
+            Some(Reason::Silence) => (self.open, self.suspected) = (true, true),
             Some(Reason::Cancelled) | None => {}
         }
-        let Spec { max_attempts, max_crashes, .. } = self.spec;
         if self.errors > max_attempts || self.crashes > max_crashes + 1 {
             return Err(format!("{} errors, {} crashes", self.errors, self.crashes));
         }

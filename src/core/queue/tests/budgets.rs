@@ -85,12 +85,12 @@ fn a_lost_worker_is_charged_only_for_handlers_that_had_started() {
         task(),
         &[
             (Lease("a"), "attempt 1"),
-            (Settle(1, Outcome::Lost), "returned: released"),
-            (Lease("a"), "attempt 2"),
-            (Start(2), "runs"),
+            (Start(1), "runs"),
+            (Settle(1, Outcome::Lost), "returned: lost"),
+            (LeaseCharged("a"), "attempt 2"),
             (Settle(2, Outcome::Lost), "returned: lost"),
-            (LeaseCharged("a"), "attempt 3"),
-            (Settle(3, Outcome::Lost), "returned: lost"),
+            (Lease("a"), "attempt 3"),
+            (Settle(3, Outcome::Lost), "returned: released"),
         ],
     );
     let progress = progress(&script.world.queue, script.id);

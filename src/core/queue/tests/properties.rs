@@ -378,7 +378,7 @@ fn assert_story(id: TaskId, spec: &Spec, events: &[&TaskEvent]) -> u32 {
                 errors += 1;
             }
             Some(Reason::Lost | Reason::Poison | Reason::Unknown) => crashes += 1,
-            Some(Reason::Released | Reason::Cancelled) | None => {}
+            Some(Reason::Released | Reason::Silence | Reason::Cancelled) | None => {}
         }
         assert!(errors <= spec.max_attempts, "task {id} had more errors than attempts");
         assert!(crashes <= spec.max_crashes + 1, "task {id} crashed after its run alone");
