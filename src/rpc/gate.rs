@@ -1,0 +1,340 @@
+//! Who may be connected: a bounded number of peers, and who of them must leave when
+//! there is no place for the next one.
+//!
+//! ```text
+//!  accepted ──▶ a place is free ──────────────────────────────▶ guest
+//!          └──▶ none is: who only takes up room must leave ─▶┘
+//! ```
+//!
+//! Who waits for the server, and who takes what it is told, never has to leave: beyond
+//! them, peers wait in the system's backlog. What this module does not do: it knows no
+//! protocol; whoever serves one says when a call begins and ends ([`Guest::begins`]).
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::calls::Call;
+
+/// Peers that the system keeps for the server until it accepts them. Those beyond have
+/// to try again, after one second, then three.
+const BACKLOG: i32 = 1_024;
+
+/// The pause after a failed accept. At the limit of file descriptors accept fails
+/// at once, again and again: without a pause it would use a whole core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Of a process's file descriptors so many eighths are for the peers of a gate. The
+/// rest is for its files, for what it connects to itself, and for its other ports.
+const EIGHTHS_FOR_CALLS: u64 = 5;
+const EIGHTHS_FOR_HTTP: u64 = 1;
+/// The fewest peers of a gate, however few descriptors there are.
+const FEWEST: usize = 16;
+
+/// While others wait for a place, a peer without a call must do something so often. A
+/// packet that was lost is sent again within it.
+const IDLE: Duration = Duration::from_secs(1);
+/// While others wait for a place, a peer must go on speaking or reading within this
+/// time once it has begun to. Longer, for what may be a slow link.
+const STUCK: Duration = Duration::from_secs(2);
+/// How often it is looked again for somebody who only takes up room.
+const LOOK: Duration = Duration::from_millis(50);
+/// Peers that are found in one look, so that not each of them costs a look at all.
+const FOUND: usize = 64;
+/// How often an operator is told of it.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// Where peers come in.
+pub(crate) struct Gate {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    /// Those that are here, and some that were.
+    guests: Vec<Weak<Known>>,
+    most: usize,
+    /// Was accepted, and has no place yet.
+    at_the_gate: Option<TcpStream>,
+    /// Were found to only take up room, the first to leave first.
+    found: VecDeque<Weak<Known>>,
+    /// Was told to leave, until when it must have.
+    leaving: Option<(Weak<Known>, Instant)>,
+    paused_until: Option<Instant>,
+    /// When an operator was told that there is no more place.
+    told: Option<Instant>,
+    cut: CancellationToken,
+}
+
+/// A place behind the gate, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Place {
+    guest: Guest,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Somebody who has a place, as calls know it.
+#[derive(Debug, Clone)]
+pub(crate) struct Guest(Arc<Known>);
+
+/// What is known of a peer that has a place.
+#[derive(Debug)]
+struct Known {
+    came: Instant,
+    /// Milliseconds after that it last did something.
+    moved: AtomicU64,
+    /// It has made a call, ever.
+    called: AtomicBool,
+    /// Calls that it waits for.
+    open: AtomicU32,
+    /// Of these, calls that wait for it: to say the rest, or to take an answer.
+    stuck: AtomicU32,
+    left: AtomicBool,
+    cut: CancellationToken,
+}
+
+/// Why a peer only takes up room; the first to leave first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Why {
+    /// It never made a call.
+    NeverCalled,
+    /// It does not say the rest of a call, or does not take an answer.
+    Stuck,
+    /// It has no call.
+    Idle,
+}
+
+/// That a peer only takes up room, and for how long.
+#[derive(Debug, Clone, Copy)]
+struct Idleness {
+    why: Why,
+    span: Duration,
+}
+
+/// What the peers of a gate want.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum For {
+    Calls,
+    Http,
+}
+
+impl Gate {
+    /// A gate for at most so many peers, and for no more than the process has file
+    /// descriptors for. When `cut` is cancelled, so are all guests.
+    pub(crate) fn new(
+        listener: TcpListener,
+        peers: usize,
+        what: For,
+        cut: CancellationToken,
+    ) -> Self {
+        // The standard library asks for a backlog of 128.
+        if let Err(error) = rustix::net::listen(&listener, BACKLOG) {
+            warn!(%error, "cannot ask for a longer backlog");
+        }
+        let most = peers.min(descriptors_for(what));
+        Self {
+            listener,
+            places: Arc::new(Semaphore::new(most)),
+            guests: Vec::new(),
+            most,
+            at_the_gate: None,
+            found: VecDeque::new(),
+            leaving: None,
+            paused_until: None,
+            told: None,
+            cut,
+        }
+    }
+
+    /// The next peer that has a place. Nothing is lost if this is not waited for.
+    pub(crate) async fn next(&mut self) -> (TcpStream, Place) {
+        loop {
+            if let Some(until) = self.paused_until {
+                sleep_until(until).await;
+                self.paused_until = None;
+            }
+            if self.at_the_gate.is_none() {
+                match self.listener.accept().await {
+                    Ok((stream, _)) => self.at_the_gate = Some(stream),
+                    Err(error) => self.cannot_accept(&error),
+                }
+                continue;
+            }
+            let permit = self.place().await;
+            if let Some((stream, permit)) = self.at_the_gate.take().zip(permit) {
+                return (stream, self.welcome(permit));
+            }
+        }
+    }
+
+    fn cannot_accept(&mut self, error: &io::Error) {
+        warn!(%error, "cannot accept a connection");
+        self.paused_until = Some(Instant::now() + ACCEPT_PAUSE);
+        let errors = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+        if errors.iter().any(|full| error.raw_os_error() == Some(full.raw_os_error())) {
+            self.make_room();
+        }
+    }
+
+    /// A place, once there is one.
+    async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
+        loop {
+            let places = Arc::clone(&self.places);
+            if let Ok(permit) = Arc::clone(&places).try_acquire_owned() {
+                return Some(permit);
+            }
+            self.make_room();
+            if let Ok(permit) = timeout(LOOK, places.acquire_owned()).await {
+                return permit.ok();
+            }
+        }
+    }
+
+    fn welcome(&mut self, permit: OwnedSemaphorePermit) -> Place {
+        let known = Known {
+            came: Instant::now(),
+            moved: AtomicU64::new(0),
+            called: AtomicBool::new(false),
+            open: AtomicU32::new(0),
+            stuck: AtomicU32::new(0),
+            left: AtomicBool::new(false),
+            cut: self.cut.child_token(),
+        };
+        let guest = Guest(Arc::new(known));
+        if self.guests.len() > self.most * 2 {
+            self.guests.retain(|guest| here(guest).is_some());
+        }
+        self.guests.push(Arc::downgrade(&guest.0));
+        Place { guest, _permit: permit }
+    }
+
+    /// Tells one peer to leave, unless another was told and has not left yet.
+    fn make_room(&mut self) {
+        let now = Instant::now();
+        if let Some((guest, until)) = &self.leaving
+            && here(guest).is_some()
+            && now < *until
+        {
+            return;
+        }
+        let Some((guest, Idleness { why, span })) = self.find(now) else { return };
+        debug!(?why, ?span, "a peer makes room for another");
+        guest.cut.cancel();
+        self.leaving = Some((Arc::downgrade(&guest), now + IDLE));
+    }
+
+    /// Somebody who only takes up room.
+    fn find(&mut self, now: Instant) -> Option<(Arc<Known>, Idleness)> {
+        if self.found.is_empty() {
+            self.look(now);
+        }
+        // Meanwhile it may have left, or called.
+        std::iter::from_fn(|| self.found.pop_front()).find_map(|guest| {
+            let guest = here(&guest)?;
+            let idleness = guest.idleness(now)?;
+            Some((guest, idleness))
+        })
+    }
+
+    /// Looks at everybody.
+    fn look(&mut self, now: Instant) {
+        self.guests.retain(|guest| here(guest).is_some());
+        let idle = self.guests.iter().filter_map(|guest| Some((here(guest)?.idleness(now)?, guest)));
+        let mut idle: Vec<_> = idle.collect();
+        idle.sort_by_key(|(Idleness { why, span }, _)| (*why, Reverse(*span)));
+        self.found = idle.iter().take(FOUND).map(|(_, guest)| Weak::clone(guest)).collect();
+        if self.told.is_none_or(|told| now > told + TELL_EVERY) {
+            let (connections, take_up_room) = (self.guests.len(), idle.len());
+            warn!(connections, take_up_room, "no more connections: who only takes up room is cut");
+            self.told = Some(now);
+        }
+    }
+}
+
+impl Place {
+    pub(crate) fn guest(&self) -> &Guest {
+        &self.guest
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.guest.0.left.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Guest {
+    /// Is cancelled when the peer has to leave.
+    pub(crate) fn cut(&self) -> &CancellationToken {
+        &self.0.cut
+    }
+
+    /// It begins a call.
+    pub(crate) fn begins(&self) -> Call {
+        self.0.called.store(true, Ordering::Relaxed);
+        self.0.open.fetch_add(1, Ordering::Relaxed);
+        self.moves();
+        Call::new(self.clone())
+    }
+
+    /// A call of it is over.
+    pub(super) fn ends(&self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.moves();
+    }
+
+    /// It did something.
+    pub(super) fn moves(&self) {
+        let after = u64::try_from(self.0.came.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.moved.store(after, Ordering::Relaxed);
+    }
+
+    /// One more of its calls waits for it, or one fewer.
+    pub(super) fn is_stuck(&self, is_stuck: bool) {
+        if is_stuck {
+            self.0.stuck.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.0.stuck.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Known {
+    /// Why it may have to leave, if it may.
+    fn idleness(&self, now: Instant) -> Option<Idleness> {
+        let moved = self.came + Duration::from_millis(self.moved.load(Ordering::Relaxed));
+        let span = now.saturating_duration_since(moved);
+        let (why, patience) = if !self.called.load(Ordering::Relaxed) {
+            (Why::NeverCalled, IDLE)
+        } else if self.open.load(Ordering::Relaxed) == 0 {
+            (Why::Idle, IDLE)
+        } else if self.stuck.load(Ordering::Relaxed) > 0 {
+            (Why::Stuck, STUCK)
+        } else {
+            return None;
+        };
+        (span >= patience).then_some(Idleness { why, span })
+    }
+}
+
+/// A guest that has not left.
+fn here(guest: &Weak<Known>) -> Option<Arc<Known>> {
+    guest.upgrade().filter(|known| !known.left.load(Ordering::Relaxed))
+}
+
+/// How many peers a process has descriptors for.
+fn descriptors_for(what: For) -> usize {
+    let eighths = match what {
+        For::Calls => EIGHTHS_FOR_CALLS,
+        For::Http => EIGHTHS_FOR_HTTP,
+    };
+    let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(most / 8 * eighths).unwrap_or(usize::MAX).max(FEWEST)
+}
