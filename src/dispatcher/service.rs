@@ -3,16 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch as channel};
+use tokio::sync::watch as channel;
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::answers::{self, Asked, Wanted, first};
 use super::batch::Admission;
 use super::numbers::Numbers;
 use super::scheduler::{Again, Gone, Handle, Listing, Message, Refusal, Snapshot, Stored};
-use super::watch::{Cursors, MESSAGES, Watcher};
+use super::watch::{Cursors, MESSAGES, Messages, Watcher, line};
 use crate::core::id::{Seq, TaskId};
 use crate::core::limits;
 use crate::core::queue::Standing;
@@ -75,7 +74,7 @@ impl Dispatcher for Service {
         Ok(Response::new(v1::GetResponse { found }))
     }
 
-    type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
+    type WatchStream = Messages;
 
     async fn watch(
         &self,
@@ -84,9 +83,9 @@ impl Dispatcher for Service {
         let (handle, store) = (self.handle.clone(), self.store.clone());
         let end = self.last_place().await?;
         let watcher = Watcher::new(handle, store, self.cursors, request.into_inner(), end)?;
-        let (messages, stream) = mpsc::channel(MESSAGES);
-        tokio::spawn(watcher.run(messages, self.shutdown.clone()));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let (line, messages) = line(MESSAGES);
+        tokio::spawn(watcher.run(line, self.shutdown.clone()));
+        Ok(Response::new(messages))
     }
 
     async fn list(
