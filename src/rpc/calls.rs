@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use bytes::Buf;
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::gate::Guest;
@@ -41,20 +42,29 @@ impl Call {
         if !body.is_end_stream() {
             self.waits_for_peer(true);
         }
-        Heard { body, call: self.clone() }
+        Heard { body, call: self.clone(), held: 0 }
     }
 
     /// What the peer is told.
     pub(crate) fn tells<B: Body>(self, body: B) -> Told<B> {
         self.0.is_answered.store(true, Ordering::Relaxed);
         self.waits_for_peer(false);
-        Told { body, call: self }
+        Told { body, call: self, held: 0 }
     }
 
     fn waits_for_peer(&self, waits: bool) {
         if self.0.is_stuck.swap(waits, Ordering::Relaxed) != waits {
             self.0.guest.is_stuck(waits);
         }
+    }
+
+    /// Counts the bytes of a piece as held.
+    fn holds<D: Buf, E>(&self, polled: &Poll<Option<Result<Frame<D>, E>>>) -> u64 {
+        let Poll::Ready(Some(Ok(frame))) = polled else { return 0 };
+        let bytes = frame.data_ref().map_or(0, Buf::remaining);
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.0.guest.holds(bytes);
+        bytes
     }
 
     fn is_answered(&self) -> bool {
@@ -76,6 +86,8 @@ impl Drop for Open {
 pub(crate) struct Heard<B> {
     body: B,
     call: Call,
+    /// Bytes that came of a message that is not whole.
+    held: u64,
 }
 
 impl<B: Body + Unpin> Body for Heard<B> {
@@ -89,6 +101,9 @@ impl<B: Body + Unpin> Body for Heard<B> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if polled.is_ready() {
             self.call.0.guest.moves();
+            if !self.call.is_answered() {
+                self.held += self.call.holds(&polled);
+            }
             if self.body.is_end_stream() || !matches!(polled, Poll::Ready(Some(Ok(_)))) {
                 self.has_ended();
             }
@@ -106,7 +121,9 @@ impl<B: Body + Unpin> Body for Heard<B> {
 }
 
 impl<B> Heard<B> {
-    fn has_ended(&self) {
+    fn has_ended(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        self.call.0.guest.lets_go(held);
         // Afterwards it is the answer that tells.
         if !self.call.is_answered() {
             self.call.waits_for_peer(false);
@@ -126,6 +143,8 @@ impl<B> Drop for Heard<B> {
 pub(crate) struct Told<B> {
     body: B,
     call: Call,
+    /// Bytes of the piece that is being sent.
+    held: u64,
 }
 
 impl<B: Body + Unpin> Body for Told<B> {
@@ -136,7 +155,10 @@ impl<B: Body + Unpin> Body for Told<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let held = std::mem::take(&mut self.held);
+        self.call.0.guest.lets_go(held);
         let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.held = self.call.holds(&polled);
         let has_more = matches!(polled, Poll::Ready(Some(Ok(_))));
         if has_more {
             self.call.0.guest.moves();
@@ -151,5 +173,11 @@ impl<B: Body + Unpin> Body for Told<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl<B> Drop for Told<B> {
+    fn drop(&mut self) {
+        self.call.0.guest.lets_go(self.held);
     }
 }

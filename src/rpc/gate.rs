@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -41,18 +41,26 @@ const EIGHTHS_FOR_HTTP: u64 = 1;
 /// The fewest peers of a gate, however few descriptors there are.
 const FEWEST: usize = 16;
 
-/// While others wait for a place, a peer without a call must do something so often. A
-/// packet that was lost is sent again within it.
+/// While others wait for a place, a peer must make its first call within this time. A
+/// client's first words come together with the connection, however far away it is.
+const NEVER_CALLED: Duration = Duration::from_millis(250);
+/// While others wait for a place, a peer must do something within this time: go on
+/// speaking or reading once it has begun to, or else make its next call. A packet that
+/// was lost is sent again within it.
 const IDLE: Duration = Duration::from_secs(1);
-/// While others wait for a place, a peer must go on speaking or reading within this
-/// time once it has begun to. Longer, for what may be a slow link.
-const STUCK: Duration = Duration::from_secs(2);
 /// How often it is looked again for somebody who only takes up room.
 const LOOK: Duration = Duration::from_millis(50);
 /// Peers that are found in one look, so that not each of them costs a look at all.
 const FOUND: usize = 64;
 /// How often an operator is told of it.
 const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// Bytes that the calls of all peers may hold: of messages that are not whole yet, and of
+/// answers that were not taken. Some tens of the largest messages; whoever holds the most
+/// is cut when there are more.
+const HELD_BYTES: u64 = 256 << 20;
+/// What an open call holds besides, about: its stream, its place in tables, its task.
+const CALL_BYTES: u64 = 4 << 10;
 
 /// Where peers come in.
 pub(crate) struct Gate {
@@ -68,8 +76,9 @@ pub(crate) struct Gate {
     /// Was told to leave, until when it must have.
     leaving: Option<(Weak<Known>, Instant)>,
     paused_until: Option<Instant>,
-    /// When an operator was told that there is no more place.
+    /// When an operator was told that somebody was cut.
     told: Option<Instant>,
+    held: Arc<Held>,
     cut: CancellationToken,
 }
 
@@ -84,6 +93,14 @@ pub(crate) struct Place {
 #[derive(Debug, Clone)]
 pub(crate) struct Guest(Arc<Known>);
 
+/// What the calls of all guests hold.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: AtomicU64,
+    /// There are too many.
+    is_full: Notify,
+}
+
 /// What is known of a peer that has a place.
 #[derive(Debug)]
 struct Known {
@@ -96,6 +113,9 @@ struct Known {
     open: AtomicU32,
     /// Of these, calls that wait for it: to say the rest, or to take an answer.
     stuck: AtomicU32,
+    /// Bytes that its calls hold.
+    holds: AtomicU64,
+    of_all: Arc<Held>,
     left: AtomicBool,
     cut: CancellationToken,
 }
@@ -149,12 +169,23 @@ impl Gate {
             leaving: None,
             paused_until: None,
             told: None,
+            held: Arc::default(),
             cut,
         }
     }
 
     /// The next peer that has a place. Nothing is lost if this is not waited for.
     pub(crate) async fn next(&mut self) -> (TcpStream, Place) {
+        let held = Arc::clone(&self.held);
+        loop {
+            tokio::select! {
+                next = self.next_place() => return next,
+                () = held.is_full.notified() => self.relieve(),
+            }
+        }
+    }
+
+    async fn next_place(&mut self) -> (TcpStream, Place) {
         loop {
             if let Some(until) = self.paused_until {
                 sleep_until(until).await;
@@ -204,6 +235,8 @@ impl Gate {
             called: AtomicBool::new(false),
             open: AtomicU32::new(0),
             stuck: AtomicU32::new(0),
+            holds: AtomicU64::new(0),
+            of_all: Arc::clone(&self.held),
             left: AtomicBool::new(false),
             cut: self.cut.child_token(),
         };
@@ -230,6 +263,36 @@ impl Gate {
         self.leaving = Some((Arc::downgrade(&guest), now + IDLE));
     }
 
+    /// Cuts who holds the most, until all of them hold little enough: first of those who
+    /// do not go on.
+    fn relieve(&mut self) {
+        let now = Instant::now();
+        let guests = self.guests.iter().filter_map(here);
+        let mut guests: Vec<_> = guests.filter(|guest| !guest.cut.is_cancelled()).collect();
+        let weight = |guest: &Arc<Known>| {
+            let is_stuck = guest.is_stuck() && guest.idle(now) >= NEVER_CALLED;
+            Reverse((is_stuck, guest.holds.load(Ordering::Relaxed)))
+        };
+        guests.sort_by_cached_key(weight);
+        let mut bytes = self.held.bytes.load(Ordering::Relaxed);
+        for guest in guests {
+            if bytes <= HELD_BYTES {
+                break;
+            }
+            let holds = guest.holds.load(Ordering::Relaxed);
+            bytes = bytes.saturating_sub(holds);
+            guest.cut.cancel();
+            self.tell(now, "too many bytes in calls: who holds the most is cut");
+        }
+    }
+
+    fn tell(&mut self, now: Instant, what: &str) {
+        if self.told.is_none_or(|told| now > told + TELL_EVERY) {
+            warn!(connections = self.guests.len(), "{what}");
+            self.told = Some(now);
+        }
+    }
+
     /// Somebody who only takes up room.
     fn find(&mut self, now: Instant) -> Option<(Arc<Known>, Idleness)> {
         if self.found.is_empty() {
@@ -246,15 +309,12 @@ impl Gate {
     /// Looks at everybody.
     fn look(&mut self, now: Instant) {
         self.guests.retain(|guest| here(guest).is_some());
-        let idle = self.guests.iter().filter_map(|guest| Some((here(guest)?.idleness(now)?, guest)));
+        let idle =
+            self.guests.iter().filter_map(|guest| Some((here(guest)?.idleness(now)?, guest)));
         let mut idle: Vec<_> = idle.collect();
         idle.sort_by_key(|(Idleness { why, span }, _)| (*why, Reverse(*span)));
         self.found = idle.iter().take(FOUND).map(|(_, guest)| Weak::clone(guest)).collect();
-        if self.told.is_none_or(|told| now > told + TELL_EVERY) {
-            let (connections, take_up_room) = (self.guests.len(), idle.len());
-            warn!(connections, take_up_room, "no more connections: who only takes up room is cut");
-            self.told = Some(now);
-        }
+        self.tell(now, "no place for more connections: who only takes up room is cut");
     }
 }
 
@@ -281,6 +341,7 @@ impl Guest {
         self.0.called.store(true, Ordering::Relaxed);
         self.0.open.fetch_add(1, Ordering::Relaxed);
         self.moves();
+        self.holds(CALL_BYTES);
         Call::new(self.clone())
     }
 
@@ -288,6 +349,22 @@ impl Guest {
     pub(super) fn ends(&self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
         self.moves();
+        self.lets_go(CALL_BYTES);
+    }
+
+    /// Its calls hold so many bytes more.
+    pub(super) fn holds(&self, bytes: u64) {
+        let Held { bytes: all, is_full } = &*self.0.of_all;
+        self.0.holds.fetch_add(bytes, Ordering::Relaxed);
+        if all.fetch_add(bytes, Ordering::Relaxed) + bytes > HELD_BYTES {
+            is_full.notify_one();
+        }
+    }
+
+    /// Its calls hold so many bytes fewer.
+    pub(super) fn lets_go(&self, bytes: u64) {
+        self.0.holds.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.of_all.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// It did something.
@@ -309,18 +386,27 @@ impl Guest {
 impl Known {
     /// Why it may have to leave, if it may.
     fn idleness(&self, now: Instant) -> Option<Idleness> {
-        let moved = self.came + Duration::from_millis(self.moved.load(Ordering::Relaxed));
-        let span = now.saturating_duration_since(moved);
+        let span = self.idle(now);
         let (why, patience) = if !self.called.load(Ordering::Relaxed) {
-            (Why::NeverCalled, IDLE)
+            (Why::NeverCalled, NEVER_CALLED)
         } else if self.open.load(Ordering::Relaxed) == 0 {
             (Why::Idle, IDLE)
-        } else if self.stuck.load(Ordering::Relaxed) > 0 {
-            (Why::Stuck, STUCK)
+        } else if self.is_stuck() {
+            (Why::Stuck, IDLE)
         } else {
             return None;
         };
         (span >= patience).then_some(Idleness { why, span })
+    }
+
+    /// How long it has done nothing.
+    fn idle(&self, now: Instant) -> Duration {
+        let moved = self.came + Duration::from_millis(self.moved.load(Ordering::Relaxed));
+        now.saturating_duration_since(moved)
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -338,3 +424,6 @@ fn descriptors_for(what: For) -> usize {
     let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(most / 8 * eighths).unwrap_or(usize::MAX).max(FEWEST)
 }
+
+#[cfg(test)]
+mod tests;
