@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch as channel;
+use tokio::sync::{Semaphore, watch as channel};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -24,6 +24,9 @@ use crate::wire::{self, Malformed, v1};
 
 /// Pages of ids looked through for one page of a type's tasks.
 const PAGES: usize = 20;
+/// Answers that are read from the store at once: enough to keep any disk busy, and each
+/// may be of some MiB.
+pub(super) const READS: usize = 16;
 
 /// What the calls need.
 pub(super) struct Service {
@@ -34,6 +37,8 @@ pub(super) struct Service {
     pub(super) numbers: Numbers,
     pub(super) max_payload: u64,
     pub(super) shutdown: Shutdown,
+    /// Answers that may be read from the store at once.
+    pub(super) reads: Semaphore,
 }
 
 #[tonic::async_trait]
@@ -180,6 +185,8 @@ impl Service {
     }
 
     async fn found(&self, asked: Vec<Asked>, wanted: Wanted) -> Result<Vec<v1::Found>, Status> {
+        // Nobody closes it.
+        let _turn = self.reads.acquire().await.map_err(|_| Gone)?;
         answers::found(self.store.clone(), self.handle.types(), asked, wanted).await
     }
 

@@ -124,7 +124,7 @@ impl Watcher {
         loop {
             line.has_room().await;
             let (store, place) = (self.store.clone(), self.place);
-            let read = move || store.events_after(place, PAGE, limits::ANSWER_BYTES);
+            let read = move || store.events_after(place, PAGE, line::BYTES);
             let events = match tokio::task::spawn_blocking(read).await {
                 Ok(Ok(events)) => events,
                 Ok(Err(error)) => {
@@ -190,7 +190,7 @@ impl Watcher {
                 bytes += event.encoded_len();
                 told.push(event);
             }
-            if told.len() == PAGE || bytes > limits::ANSWER_BYTES {
+            if told.len() == PAGE || bytes > line::BYTES {
                 messages.push(self.message(std::mem::take(&mut told)));
                 bytes = 0;
             }

@@ -13,8 +13,10 @@ use crate::wire::v1::WatchResponse;
 
 /// Messages that wait for a slow reader.
 pub(in crate::dispatcher) const MESSAGES: usize = 16;
-/// KiB of them; one that is larger waits alone. As much as a fast reader takes at once.
-const KIB: u32 = 256;
+/// KiB of them; one that is larger waits alone. More than a fast reader takes at once.
+const KIB: u32 = 128;
+/// Bytes after which a message is cut: so many wait, and as many are on their way.
+pub(super) const BYTES: usize = 128 << 10;
 
 /// The end at which messages are added.
 #[derive(Debug)]
@@ -97,14 +99,14 @@ mod tests {
     #[tokio::test]
     async fn few_bytes_wait_for_a_reader_that_does_not_read_and_more_once_it_does() {
         let (line, mut messages) = line(MESSAGES);
-        assert!(line.send(message(100)).await);
-        assert!(line.send(message(100)).await);
-        assert_eq!(line.send(message(100)).now_or_never(), None);
+        assert!(line.send(message(50)).await);
+        assert!(line.send(message(50)).await);
+        assert_eq!(line.send(message(50)).now_or_never(), None);
         assert_eq!(line.has_room().now_or_never(), None);
         messages.next().await.unwrap().unwrap();
-        assert!(line.send(message(100)).now_or_never().unwrap());
+        assert!(line.send(message(50)).now_or_never().unwrap());
         drop(messages);
-        assert!(!line.send(message(100)).await);
+        assert!(!line.send(message(50)).await);
     }
 
     #[tokio::test]
