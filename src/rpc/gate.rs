@@ -4,11 +4,12 @@
 //! ```text
 //!  accepted ──▶ a place is free ──────────────────────────────▶ guest
 //!          └──▶ none is: who only takes up room must leave ─▶┘
+//!                              nobody does ──▶ told so, and turned away
 //! ```
 //!
-//! Who waits for the server, and who takes what it is told, never has to leave: beyond
-//! them, peers wait in the system's backlog. What this module does not do: it knows no
-//! protocol; whoever serves one says when a call begins and ends ([`Guest::begins`]).
+//! Who waits for the server, and who takes what it is told, never has to leave. What this
+//! module does not do: it serves nobody; whoever does says when a call begins and ends
+//! ([`Guest::begins`]).
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -48,6 +50,18 @@ const NEVER_CALLED: Duration = Duration::from_millis(250);
 /// speaking or reading once it has begun to, or else make its next call. A packet that
 /// was lost is sent again within it.
 const IDLE: Duration = Duration::from_secs(1);
+/// A peer is turned away when there was no place for so long, and nobody to make room.
+const FULL: Duration = Duration::from_secs(2);
+/// What it is told may take so long, for so many at once; others are told nothing.
+const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELLS: usize = 64;
+/// What it is told, by the rules of HTTP/2 (RFC 9113, 6.8: a GOAWAY with the code
+/// `ENHANCE_YOUR_CALM`, which gRPC calls `RESOURCE_EXHAUSTED`) and of HTTP/1.
+const FULL_OF_CALLS: &[u8] = b"\0\0\0\x04\0\0\0\0\0\
+    \0\0\x53\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0b\
+    the server has as many connections as it may have; close some, or try later";
+const FULL_OF_HTTP: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    retry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 /// How often it is looked again for somebody who only takes up room.
 const LOOK: Duration = Duration::from_millis(50);
 /// Peers that are found in one look, so that not each of them costs a look at all.
@@ -65,7 +79,11 @@ const CALL_BYTES: u64 = 4 << 10;
 /// Where peers come in.
 pub(crate) struct Gate {
     listener: TcpListener,
+    what: For,
     places: Arc<Semaphore>,
+    /// Nobody got a place since then.
+    full_since: Option<Instant>,
+    farewells: Arc<Semaphore>,
     /// Those that are here, and some that were.
     guests: Vec<Weak<Known>>,
     most: usize,
@@ -161,7 +179,10 @@ impl Gate {
         let most = peers.min(descriptors_for(what));
         Self {
             listener,
+            what,
             places: Arc::new(Semaphore::new(most)),
+            full_since: None,
+            farewells: Arc::new(Semaphore::new(FAREWELLS)),
             guests: Vec::new(),
             most,
             at_the_gate: None,
@@ -199,8 +220,10 @@ impl Gate {
                 continue;
             }
             let permit = self.place().await;
-            if let Some((stream, permit)) = self.at_the_gate.take().zip(permit) {
-                return (stream, self.welcome(permit));
+            match (self.at_the_gate.take(), permit) {
+                (Some(stream), Some(permit)) => return (stream, self.welcome(permit)),
+                (Some(stream), None) => self.turn_away(stream),
+                (None, _) => {}
             }
         }
     }
@@ -214,18 +237,48 @@ impl Gate {
         }
     }
 
-    /// A place, once there is one.
+    /// A place, once there is one, if somebody can be made to leave in time.
     async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
+        let full_since = *self.full_since.get_or_insert_with(Instant::now);
+        let places = Arc::clone(&self.places);
         loop {
-            let places = Arc::clone(&self.places);
-            if let Ok(permit) = Arc::clone(&places).try_acquire_owned() {
-                return Some(permit);
-            }
-            self.make_room();
-            if let Ok(permit) = timeout(LOOK, places.acquire_owned()).await {
-                return permit.ok();
+            let permit = match Arc::clone(&places).try_acquire_owned() {
+                Ok(permit) => Some(permit),
+                Err(_) if !self.make_room() && full_since.elapsed() > FULL => return None,
+                Err(_) => {
+                    let permit = timeout(LOOK, Arc::clone(&places).acquire_owned()).await;
+                    permit.ok().and_then(Result::ok)
+                }
+            };
+            if permit.is_some() {
+                self.full_since = None;
+                return permit;
             }
         }
+    }
+
+    /// Tells a peer that there is no place for it.
+    fn turn_away(&mut self, mut stream: TcpStream) {
+        self.tell(Instant::now(), "no place for more connections, and all of them have calls");
+        let Ok(turn) = Arc::clone(&self.farewells).try_acquire_owned() else { return };
+        let farewell = match self.what {
+            For::Calls => FULL_OF_CALLS,
+            For::Http => FULL_OF_HTTP,
+        };
+        tokio::spawn(async move {
+            let says = async {
+                stream.write_all(farewell).await?;
+                stream.shutdown().await?;
+                // Who is hung up on while it speaks may not hear what it was told.
+                let mut sink = [0; 1 << 10];
+                while stream.read(&mut sink).await? > 0 {}
+                Ok::<_, io::Error>(())
+            };
+            if !matches!(timeout(FAREWELL, says).await, Ok(Ok(()))) {
+                debug!("a peer that was turned away may not have heard why");
+            }
+            drop(turn);
+        });
     }
 
     fn welcome(&mut self, permit: OwnedSemaphorePermit) -> Place {
@@ -248,19 +301,21 @@ impl Gate {
         Place { guest, _permit: permit }
     }
 
-    /// Tells one peer to leave, unless another was told and has not left yet.
-    fn make_room(&mut self) {
+    /// Tells one peer to leave, unless another was told and has not left yet; whether
+    /// there is such a one.
+    fn make_room(&mut self) -> bool {
         let now = Instant::now();
         if let Some((guest, until)) = &self.leaving
             && here(guest).is_some()
             && now < *until
         {
-            return;
+            return true;
         }
-        let Some((guest, Idleness { why, span })) = self.find(now) else { return };
+        let Some((guest, Idleness { why, span })) = self.find(now) else { return false };
         debug!(?why, ?span, "a peer makes room for another");
         guest.cut.cancel();
         self.leaving = Some((Arc::downgrade(&guest), now + IDLE));
+        true
     }
 
     /// Cuts who holds the most, until all of them hold little enough: first of those who

@@ -109,19 +109,28 @@ async fn a_peer_that_speaks_something_else_is_cut_at_once() {
 }
 
 #[tokio::test]
-async fn beyond_the_limit_of_connections_peers_wait_for_those_who_have_a_call() {
+async fn beyond_the_limit_of_connections_peers_are_told_so_while_all_have_a_call() {
     let server = Server::start(ServeLimits { connections: 1, ..ServeLimits::default() }, LONG);
     let mut first = server.health_client();
     let mut watch = first.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert!(watch.message().await.unwrap().is_some());
     let mut second = server.health_client();
-    let mut check = Box::pin(second.check(HealthCheckRequest::default()));
-    // Longer than any peer may do nothing while others wait.
-    assert!(timeout(Duration::from_millis(2_500), &mut check).await.is_err(), "let in beside");
+    for _ in 0..3 {
+        let check = timeout(LONG, second.check(HealthCheckRequest::default())).await;
+        let refused = check.unwrap().unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+        assert!(format!("{refused:?}").contains("close some, or try later"), "{refused:?}");
+    }
     server.health.set_serving(true).await;
     assert!(timeout(LONG, watch.message()).await.unwrap().unwrap().is_some(), "it was cut");
     drop((watch, first));
-    let answer = timeout(LONG, check).await.unwrap().unwrap().into_inner();
+    let answer = loop {
+        match timeout(LONG, second.check(HealthCheckRequest::default())).await.unwrap() {
+            Ok(answer) => break answer.into_inner(),
+            // The place is not free yet.
+            Err(refused) => assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}"),
+        }
+    };
     assert_eq!(answer.status(), ServingStatus::Serving);
     drop(second);
     server.end().await;
