@@ -49,6 +49,8 @@ mod load;
 mod mount;
 #[path = "campaigns/options.rs"]
 mod options;
+#[path = "campaigns/overload.rs"]
+mod overload;
 #[path = "campaigns/points.rs"]
 mod points;
 #[path = "campaigns/poison.rs"]
@@ -77,7 +79,7 @@ use campaign::{Campaign, Ran, Report, Run};
 use options::Options;
 
 /// All campaigns, in the order in which they run.
-static ALL: [Campaign; 6] = [
+static ALL: [Campaign; 7] = [
     Campaign {
         name: "crashes",
         about: "the dispatcher is killed at random moments and at named points",
@@ -107,6 +109,11 @@ static ALL: [Campaign; 6] = [
         name: "power-cuts",
         about: "the file system under the dispatcher's data goes away without a flush",
         run: power_cuts::run,
+    },
+    Campaign {
+        name: "overload",
+        about: "crowds that do nothing, floods, queues that are full, readers that do not read",
+        run: overload::run,
     },
 ];
 

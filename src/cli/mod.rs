@@ -7,6 +7,7 @@ use std::future::Future;
 
 use clap::builder::Resettable;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::shutdown::Shutdown;
@@ -166,6 +167,7 @@ async fn role(
     mut signals: Signals,
     start: impl AsyncFnOnce(Shutdown) -> Result<Exit, Failure>,
 ) -> Result<Exit, Failure> {
+    allow_descriptors();
     let shutdown = Shutdown::new();
     let role = start(shutdown.clone());
     let stop = async {
@@ -177,6 +179,16 @@ async fn role(
     tokio::select! {
         ended = role => ended,
         () = stop => Ok(Exit::Interrupted),
+    }
+}
+
+/// Takes as many file descriptors as this process may have. The usual 1,024 are for
+/// programs that wait with `select`, which finds no more.
+fn allow_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit of file descriptors");
     }
 }
 

@@ -31,6 +31,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use rand::Rng as _;
+use tokio::sync::Semaphore;
 use tonic::service::Routes;
 
 use self::links::Links;
@@ -249,6 +250,7 @@ impl Dispatcher {
             numbers,
             max_payload: config.max_payload,
             shutdown: parts.clone(),
+            reads: Semaphore::new(service::READS),
         };
         let bytes = rpc::message_bytes(config.max_payload);
         let server = DispatcherServer::new(service)

@@ -3,16 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch as channel};
+use tokio::sync::{Semaphore, watch as channel};
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::answers::{self, Asked, Wanted, first};
 use super::batch::Admission;
 use super::numbers::Numbers;
 use super::scheduler::{Again, Gone, Handle, Listing, Message, Refusal, Snapshot, Stored};
-use super::watch::{Cursors, MESSAGES, Watcher};
+use super::watch::{Cursors, MESSAGES, Messages, Watcher, line};
 use crate::core::id::{Seq, TaskId};
 use crate::core::limits;
 use crate::core::queue::Standing;
@@ -25,6 +24,9 @@ use crate::wire::{self, Malformed, v1};
 
 /// Pages of ids looked through for one page of a type's tasks.
 const PAGES: usize = 20;
+/// Answers that are read from the store at once: enough to keep any disk busy, and each
+/// may be of some MiB.
+pub(super) const READS: usize = 16;
 
 /// What the calls need.
 pub(super) struct Service {
@@ -35,6 +37,8 @@ pub(super) struct Service {
     pub(super) numbers: Numbers,
     pub(super) max_payload: u64,
     pub(super) shutdown: Shutdown,
+    /// Answers that may be read from the store at once.
+    pub(super) reads: Semaphore,
 }
 
 #[tonic::async_trait]
@@ -75,7 +79,7 @@ impl Dispatcher for Service {
         Ok(Response::new(v1::GetResponse { found }))
     }
 
-    type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
+    type WatchStream = Messages;
 
     async fn watch(
         &self,
@@ -84,9 +88,9 @@ impl Dispatcher for Service {
         let (handle, store) = (self.handle.clone(), self.store.clone());
         let end = self.last_place().await?;
         let watcher = Watcher::new(handle, store, self.cursors, request.into_inner(), end)?;
-        let (messages, stream) = mpsc::channel(MESSAGES);
-        tokio::spawn(watcher.run(messages, self.shutdown.clone()));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let (line, messages) = line(MESSAGES);
+        tokio::spawn(watcher.run(line, self.shutdown.clone()));
+        Ok(Response::new(messages))
     }
 
     async fn list(
@@ -181,6 +185,8 @@ impl Service {
     }
 
     async fn found(&self, asked: Vec<Asked>, wanted: Wanted) -> Result<Vec<v1::Found>, Status> {
+        // Nobody closes it.
+        let _turn = self.reads.acquire().await.map_err(|_| Gone)?;
         answers::found(self.store.clone(), self.handle.types(), asked, wanted).await
     }
 

@@ -1,18 +1,23 @@
 //! Watches: what happens to tasks, from a cursor on.
 //!
 //! A watcher has a place in the log and nothing else. It reads what is committed as
-//! it comes; one that falls behind reads from the store until it has caught up, so
-//! that a slow reader costs nobody memory.
+//! it comes; one that falls behind reads from the store until it has caught up, and
+//! no sooner than there is room for what it reads, so that a slow reader costs nobody
+//! memory.
+
+mod line;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::Message as _;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tonic::Status;
 
+pub(super) use self::line::{Line, MESSAGES, Messages, line};
 use super::answers;
 use super::scheduler::Handle;
 use crate::core::event::{Event, TaskEvent};
@@ -24,8 +29,9 @@ use crate::wire::{Malformed, v1};
 
 /// Events read from the store at once, and told in one message.
 const PAGE: usize = 2_000;
-/// Messages that wait for a slow reader.
-pub(super) const MESSAGES: usize = 16;
+/// How long a group of events is kept for a slow reader. Afterwards it is read from the
+/// store, when there is room for it.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A place in the log of one store, as clients hold it.
 #[derive(Debug, Clone, Copy)]
@@ -83,43 +89,30 @@ impl Watcher {
     }
 
     /// Sends messages until the reader leaves or the shutdown begins.
-    pub(super) async fn run(
-        mut self,
-        messages: mpsc::Sender<Result<v1::WatchResponse, Status>>,
-        shutdown: Shutdown,
-    ) {
+    pub(super) async fn run(mut self, line: Line, shutdown: Shutdown) {
         let mut committed = self.handle.committed();
         let mut behind = true;
         // Told at once, so that a watch from now has a cursor to go on from.
         let hello =
             v1::WatchResponse { events: Vec::new(), cursor: self.cursors.encode(self.place) };
-        if messages.send(Ok(hello)).await.is_err() {
+        if !line.send(hello).await {
             return;
         }
         loop {
-            if behind {
-                if !self.catch_up(&messages).await {
-                    return;
-                }
-                behind = false;
+            if behind && !self.catch_up(&line).await {
+                return;
             }
             let group = tokio::select! {
                 group = committed.recv() => group,
-                () = messages.closed() => return,
+                () = line.closed() => return,
                 () = shutdown.begun() => {
                     let status = Status::unavailable("the dispatcher stops; watch again");
-                    // A reader that has left needs no farewell.
-                    drop(messages.send(Err(status)).await);
-                    return;
+                    return line.end(status).await;
                 }
             };
             match group {
                 Ok(group) if group.is_empty() => behind = true,
-                Ok(group) => {
-                    if !self.send_group(&group, &messages).await {
-                        return;
-                    }
-                }
+                Ok(group) => behind = !self.send_group(&group, &line).await,
                 Err(RecvError::Lagged(_)) => behind = true,
                 Err(RecvError::Closed) => return,
             }
@@ -127,60 +120,62 @@ impl Watcher {
     }
 
     /// Reads from the store up to its end; tells whether the reader is still there.
-    async fn catch_up(
-        &mut self,
-        messages: &mpsc::Sender<Result<v1::WatchResponse, Status>>,
-    ) -> bool {
+    async fn catch_up(&mut self, line: &Line) -> bool {
         loop {
+            line.has_room().await;
             let (store, place) = (self.store.clone(), self.place);
-            let read = move || store.events_after(place, PAGE, limits::ANSWER_BYTES);
+            let read = move || store.events_after(place, PAGE, line::BYTES);
             let events = match tokio::task::spawn_blocking(read).await {
                 Ok(Ok(events)) => events,
                 Ok(Err(error)) => {
-                    drop(messages.send(Err(answers::unread(&error))).await);
+                    line.end(answers::unread(&error)).await;
                     return false;
                 }
                 Err(panic) => {
-                    let status = Status::internal(format!("reading panicked: {panic}"));
-                    drop(messages.send(Err(status)).await);
+                    line.end(Status::internal(format!("reading panicked: {panic}"))).await;
                     return false;
                 }
             };
             // Looked at after the read: what is trimmed is told of before it is done.
             if self.place < self.handle.trimmed_to() {
-                // A reader that has left needs no farewell.
-                drop(messages.send(Err(too_old())).await);
+                line.end(too_old()).await;
                 return false;
             }
             if events.is_empty() {
                 return true;
             }
-            let told = self.tell(events.iter().map(|stored| (&stored.event, &stored.result)));
-            if !send(told, messages).await {
-                return false;
+            for (message, _) in self.tell(events.iter().map(|read| (&read.event, &read.result))) {
+                if !line.send(message).await {
+                    return false;
+                }
             }
         }
     }
 
-    async fn send_group(
-        &mut self,
-        group: &Group,
-        messages: &mpsc::Sender<Result<v1::WatchResponse, Status>>,
-    ) -> bool {
+    /// Tells of a group; false if the reader did not take it in time, or has left: then
+    /// the place is where it was told last.
+    async fn send_group(&mut self, group: &Group, line: &Line) -> bool {
         let events = group.entries.iter().filter_map(|entry| match &entry.event {
             Event::Changed(event) => Some((event, &entry.bytes)),
             _ => None,
         });
-        let told = self.tell(events);
-        send(told, messages).await
+        let mut told_to = self.place;
+        for (message, place) in self.tell(events) {
+            if !timeout(PATIENCE, line.send(message)).await.unwrap_or(false) {
+                self.place = told_to;
+                return false;
+            }
+            told_to = place;
+        }
+        true
     }
 
     /// What the reader wants of these events, in messages that are not too large to
-    /// be sent; moves on behind them.
+    /// be sent, each with the place behind it; moves on behind them.
     fn tell<'a>(
         &mut self,
         events: impl Iterator<Item = (&'a TaskEvent, &'a Bytes)>,
-    ) -> Vec<v1::WatchResponse> {
+    ) -> Vec<(v1::WatchResponse, Seq)> {
         let types = self.handle.types();
         let mut messages = Vec::new();
         let (mut told, mut bytes) = (Vec::new(), 0);
@@ -195,7 +190,7 @@ impl Watcher {
                 bytes += event.encoded_len();
                 told.push(event);
             }
-            if told.len() == PAGE || bytes > limits::ANSWER_BYTES {
+            if told.len() == PAGE || bytes > line::BYTES {
                 messages.push(self.message(std::mem::take(&mut told)));
                 bytes = 0;
             }
@@ -206,8 +201,8 @@ impl Watcher {
         messages
     }
 
-    fn message(&self, events: Vec<v1::TaskEvent>) -> v1::WatchResponse {
-        v1::WatchResponse { events, cursor: self.cursors.encode(self.place) }
+    fn message(&self, events: Vec<v1::TaskEvent>) -> (v1::WatchResponse, Seq) {
+        (v1::WatchResponse { events, cursor: self.cursors.encode(self.place) }, self.place)
     }
 
     fn wants(&self, event: &TaskEvent) -> bool {
@@ -219,17 +214,4 @@ impl Watcher {
 
 fn too_old() -> Status {
     Status::out_of_range("the cursor is older than what is kept: ask for the tasks by their ids")
-}
-
-/// Tells whether the reader is still there.
-async fn send(
-    told: Vec<v1::WatchResponse>,
-    messages: &mpsc::Sender<Result<v1::WatchResponse, Status>>,
-) -> bool {
-    for message in told {
-        if messages.send(Ok(message)).await.is_err() {
-            return false;
-        }
-    }
-    true
 }

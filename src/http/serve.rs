@@ -1,25 +1,28 @@
 //! One HTTP server: limits, deadlines, and an end within a deadline.
 
-use std::sync::Arc;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::codegen::Service as _;
 use tracing::{debug, info, warn};
 
 use super::AllowedHosts;
 use super::guard::guarded;
-use crate::rpc::{self, Listener};
+use crate::rpc::{self, For, Gate, Guest, Listener};
 use crate::shutdown::Shutdown;
 
-/// Connections at once; what comes beyond waits in the system's backlog. Readers are
-/// few: people, probes, collectors of metrics.
+/// Connections at once; what comes beyond takes the place of who does nothing, or waits
+/// in the system's backlog. Readers are few: people, probes, collectors of metrics.
 const CONNECTIONS: usize = 256;
 /// The time a peer has for the head of a request, and an idle connection to live.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -27,9 +30,6 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 const HEAD_BYTES: usize = 16 << 10;
 /// A peer that takes nothing of what it was sent for so many milliseconds is gone.
 const STUCK_MS: u32 = 30_000;
-/// The pause after a failed accept: at the limit of file descriptors accept fails at
-/// once, again and again.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `routes` until `shutdown` begins, and at most `deadline` longer. Answers
 /// that never end, as streams of events, must end by themselves when it begins.
@@ -44,37 +44,32 @@ pub async fn serve(
     let socket = TcpListener::from_std(listener.into_socket())
         .map_err(|source| rpc::Error::Listen { address, source })?;
     let routes = guarded(routes, hosts);
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
     // Dropped with this call: connections have tasks of their own, which must not
     // outlive it.
-    let cut = tokio_util::sync::CancellationToken::new();
+    let cut = CancellationToken::new();
     let _cut_on_return = cut.clone().drop_guard();
+    let mut gate = Gate::new(socket, CONNECTIONS, For::Http, cut);
     info!(%address, "listening for HTTP");
     loop {
-        let accepted = tokio::select! {
+        let (stream, place) = tokio::select! {
             () = shutdown.begun() => break,
-            accepted = accept(&socket, &permits) => accepted,
+            next = gate.next() => next,
         };
-        match accepted {
-            Ok((stream, permit)) => {
-                let serving = connection(stream, routes.clone(), shutdown.clone());
-                let cut = cut.clone();
-                connections.spawn(async move {
-                    let _permit = permit;
-                    tokio::select! {
-                        () = serving => {}
-                        () = cut.cancelled() => {}
-                    }
-                });
-            }
-            Err(error) => {
-                warn!(%error, "cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
+        if let Err(error) = prepare(&stream) {
+            debug!(%error, "a peer left before it said anything");
+            continue;
         }
+        let (routes, shutdown) = (routes.clone(), shutdown.clone());
+        connections.spawn(async move {
+            let guest = place.guest();
+            tokio::select! {
+                () = connection(stream, routes, guest, shutdown) => {}
+                () = guest.cut().cancelled() => {}
+            }
+        });
     }
-    drop(socket);
+    drop(gate);
     connections.close();
     if timeout(deadline, connections.wait()).await.is_err() {
         warn!(%address, ?deadline, "cutting connections that did not end in time");
@@ -82,25 +77,27 @@ pub async fn serve(
     Ok(())
 }
 
-async fn accept(
-    socket: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _) = socket.accept().await?;
+fn prepare(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    rustix::net::sockopt::set_tcp_user_timeout(&stream, STUCK_MS)?;
-    Ok((stream, permit))
+    rustix::net::sockopt::set_tcp_user_timeout(stream, STUCK_MS)?;
+    Ok(())
 }
 
-async fn connection(stream: TcpStream, routes: Router, shutdown: Shutdown) {
+async fn connection(stream: TcpStream, routes: Router, guest: &Guest, shutdown: Shutdown) {
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(HEAD_BYTES)
         .half_close(false);
-    let service = TowerToHyperService::new(routes);
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let (call, mut routes) = (guest.begins(), routes.clone());
+        async move {
+            let request = request.map(|body| Body::new(call.hears(body)));
+            let answer = routes.call(request).await?;
+            Ok::<_, Infallible>(answer.map(|body| Body::new(call.tells(body))))
+        }
+    });
     let serving = server.serve_connection(TokioIo::new(stream), service);
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {

@@ -7,27 +7,22 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt as _, unfold};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, TcpConnectInfo};
-use tracing::{debug, warn};
+use tonic::transport::server::Connected;
+use tracing::debug;
 
 use super::ServeLimits;
+use super::gate::{For, Gate, Guest, Place};
 
 /// What an HTTP/2 client sends first: RFC 9113, section 3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// The pause after a failed accept. At the limit of file descriptors accept fails
-/// at once, again and again: without a pause it would use a whole core.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A peer that said hello.
 pub(super) struct Connection {
@@ -35,7 +30,7 @@ pub(super) struct Connection {
     /// How many bytes of the preface the server behind has seen.
     replayed: usize,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    _permit: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// The connections that `listener` accepts. Once `cut` is cancelled, reading from
@@ -47,12 +42,9 @@ pub(super) fn stream(
     cut: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> + Send + use<> {
     let door = Door {
-        listener,
-        permits: Arc::new(Semaphore::new(limits.connections)),
+        gate: Gate::new(listener, limits.connections, For::Calls, cut),
         preface_deadline: limits.preface_deadline,
-        cut,
         greetings: FuturesUnordered::new(),
-        paused_until: None,
     };
     unfold(door, async |mut door| {
         let connection = door.next().await;
@@ -63,13 +55,10 @@ pub(super) fn stream(
 type Greeting = Pin<Box<dyn Future<Output = Option<Connection>> + Send>>;
 
 struct Door {
-    listener: TcpListener,
-    permits: Arc<Semaphore>,
+    gate: Gate,
     preface_deadline: Duration,
-    cut: CancellationToken,
     /// Peers that have not said hello.
     greetings: FuturesUnordered<Greeting>,
-    paused_until: Option<Instant>,
 }
 
 impl Door {
@@ -81,58 +70,33 @@ impl Door {
                         return connection;
                     }
                 }
-                accepted = accept(&self.listener, &self.permits, self.paused_until) => {
-                    self.paused_until = None;
-                    match accepted {
-                        Ok((stream, permit)) => self.welcome(stream, permit),
-                        Err(error) => {
-                            warn!(%error, "cannot accept a connection");
-                            self.paused_until = Some(Instant::now() + ACCEPT_PAUSE);
-                        }
-                    }
-                }
+                (stream, place) = self.gate.next() => self.welcome(stream, place),
             }
         }
     }
 
-    fn welcome(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
-        let cut = self.cut.clone();
+    fn welcome(&self, stream: TcpStream, place: Place) {
         let patience = self.preface_deadline;
         self.greetings.push(Box::pin(async move {
-            match timeout(patience, greet(stream, permit, cut)).await {
-                Ok(Ok(connection)) => Some(connection),
-                Ok(Err(error)) => {
+            let cut = place.guest().cut().clone();
+            let greeted = cut.run_until_cancelled(timeout(patience, greet(stream, place))).await;
+            match greeted {
+                Some(Ok(Ok(connection))) => Some(connection),
+                Some(Ok(Err(error))) => {
                     debug!(%error, "a peer did not begin with the preface of HTTP/2");
                     None
                 }
-                Err(_) => {
+                Some(Err(_)) => {
                     debug!(?patience, "a peer did not say hello in time");
                     None
                 }
+                None => None,
             }
         }));
     }
 }
 
-/// The permit comes first: beyond the limit, peers wait in the system's backlog.
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-    paused_until: Option<Instant>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    if let Some(until) = paused_until {
-        sleep_until(until).await;
-    }
-    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
-}
-
-async fn greet(
-    mut stream: TcpStream,
-    permit: OwnedSemaphorePermit,
-    cut: CancellationToken,
-) -> io::Result<Connection> {
+async fn greet(mut stream: TcpStream, place: Place) -> io::Result<Connection> {
     // Small messages go out at once: they are batched before they get here.
     stream.set_nodelay(true)?;
     let mut hello = [0; PREFACE.len()];
@@ -140,7 +104,8 @@ async fn greet(
     if &hello != PREFACE {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not HTTP/2"));
     }
-    Ok(Connection { stream, replayed: 0, cut: Box::pin(cut.cancelled_owned()), _permit: permit })
+    let cut = Box::pin(place.guest().cut().clone().cancelled_owned());
+    Ok(Connection { stream, replayed: 0, cut, place })
 }
 
 impl Connection {
@@ -203,9 +168,9 @@ impl AsyncWrite for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Guest;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Guest {
+        self.place.guest().clone()
     }
 }

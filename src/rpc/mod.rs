@@ -7,9 +7,11 @@
 //! The defaults of tonic and hyper are not safe on an open port: there is no limit
 //! of streams, no deadline for a peer that connects and says nothing, a graceful
 //! shutdown that waits for ever, and an accept loop that spins when descriptors
-//! run out. [`serve`] closes each of these.
+//! run out. [`serve`] closes each of these. Peers that do nothing keep nobody out.
 
+mod calls;
 mod channel;
+mod gate;
 mod incoming;
 mod serve;
 
@@ -17,6 +19,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 
 pub use channel::{Backoff, CALL_TIMEOUT, CONNECT_TIMEOUT, channel, foreign_channel, reason};
+pub(crate) use gate::{For, Gate, Guest};
 pub use serve::{Health, ServeLimits, serve};
 
 use crate::core::limits;

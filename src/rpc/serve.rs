@@ -1,11 +1,11 @@
 //! One gRPC server: limits, policy, health, and an end within a deadline.
 
 use std::convert::Infallible;
-use std::future::{Ready, pending, ready};
+use std::future::{pending, ready};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::Either;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -17,6 +17,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tracing::{info, warn};
 
+use super::gate::Guest;
 use super::{Error, Listener, incoming};
 use crate::security;
 use crate::shutdown::Shutdown;
@@ -27,7 +28,7 @@ use crate::shutdown::Shutdown;
 const STREAMS: u32 = 128;
 
 /// Connections at once. Each costs a descriptor and some tens of KiB; what comes
-/// beyond waits in the system's backlog.
+/// beyond takes the place of who does nothing, or waits in the system's backlog.
 const CONNECTIONS: usize = 4_096;
 
 /// The time a peer has for its first 24 bytes. Long enough for a lossy link with a
@@ -63,8 +64,8 @@ pub struct ServeLimits {
     /// Streams that one connection may have open at once. 128 unless a role hands
     /// out long waits; at least 1.
     pub streams: u32,
-    /// Connections at once; at least 1. 4,096, below the usual limits of file
-    /// descriptors of a service.
+    /// Connections at once; at least 1. 4,096, and never more than five eighths of the
+    /// file descriptors that the process may have.
     pub connections: usize,
     /// The time a peer has to say hello. 10 s; tests want less.
     pub preface_deadline: Duration,
@@ -174,10 +175,7 @@ struct Guarded {
 impl Service<http::Request<Body>> for Guarded {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Either<
-        <Routes as Service<http::Request<Body>>>::Future,
-        Ready<Result<http::Response<Body>, Infallible>>,
-    >;
+    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Service::<http::Request<Body>>::poll_ready(&mut self.routes, cx)
@@ -188,8 +186,14 @@ impl Service<http::Request<Body>> for Guarded {
         if security::policy(request.uri().path()).is_none() {
             let refusal =
                 tonic::Status::new(tonic::Code::Unimplemented, "this server has no such method");
-            return Either::Right(ready(Ok(refusal.into_http())));
+            return Box::pin(ready(Ok(refusal.into_http())));
         }
-        Either::Left(self.routes.call(request))
+        let Some(guest) = request.extensions().get::<Guest>() else {
+            return Box::pin(self.routes.call(request));
+        };
+        let call = guest.begins();
+        let request = request.map(|body| Body::new(call.hears(body)));
+        let answer = self.routes.call(request);
+        Box::pin(async move { Ok(answer.await?.map(|body| Body::new(call.tells(body)))) })
     }
 }

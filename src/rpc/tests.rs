@@ -17,6 +17,12 @@ use crate::shutdown::Shutdown;
 /// Far beyond what anything here takes, also on a slow machine.
 const LONG: Duration = Duration::from_secs(30);
 
+/// What a client says first, and then: that it is content with the defaults, or that it
+/// wants no byte of any answer (`SETTINGS_INITIAL_WINDOW_SIZE`).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: [u8; 9] = *b"\0\0\0\x04\0\0\0\0\0";
+const NO_WINDOW: [u8; 15] = *b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
+
 #[test]
 fn without_insecure_only_loopback_is_bound() {
     let open = Listen { host: "0.0.0.0".to_owned(), port: 0, insecure: false };
@@ -103,17 +109,70 @@ async fn a_peer_that_speaks_something_else_is_cut_at_once() {
 }
 
 #[tokio::test]
-async fn beyond_the_limit_of_connections_peers_wait_for_their_turn() {
-    let limits = ServeLimits { connections: 1, ..ServeLimits::default() };
-    let server = Server::start(limits, LONG);
-    let silent = server.peer().await;
-    let mut health = server.health_client();
-    let mut check = Box::pin(health.check(HealthCheckRequest::default()));
-    assert!(timeout(Duration::from_millis(100), &mut check).await.is_err(), "let in beside");
-    drop(silent);
-    let answer = timeout(LONG, check).await.unwrap().unwrap().into_inner();
+async fn beyond_the_limit_of_connections_peers_are_told_so_while_all_have_a_call() {
+    let server = Server::start(ServeLimits { connections: 1, ..ServeLimits::default() }, LONG);
+    let mut first = server.health_client();
+    let mut watch = first.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().is_some());
+    let mut second = server.health_client();
+    for _ in 0..3 {
+        let check = timeout(LONG, second.check(HealthCheckRequest::default())).await;
+        let refused = check.unwrap().unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+        assert!(format!("{refused:?}").contains("close some, or try later"), "{refused:?}");
+    }
+    server.health.set_serving(true).await;
+    assert!(timeout(LONG, watch.message()).await.unwrap().unwrap().is_some(), "it was cut");
+    drop((watch, first));
+    let answer = loop {
+        match timeout(LONG, second.check(HealthCheckRequest::default())).await.unwrap() {
+            Ok(answer) => break answer.into_inner(),
+            // The place is not free yet.
+            Err(refused) => assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}"),
+        }
+    };
     assert_eq!(answer.status(), ServingStatus::Serving);
-    drop(health);
+    drop(second);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn peers_that_only_take_up_room_make_it_for_those_who_wait() {
+    let watch = open_stream("/grpc.health.v1.Health/Watch");
+    let asked = b"\0\0\x05\0\x01\0\0\0\x01\0\0\0\0\0";
+    let said: [(&str, Vec<u8>); 6] = [
+        ("nothing", Vec::new()),
+        ("half a preface", PREFACE[..12].to_vec()),
+        ("a preface", [PREFACE, &SETTINGS[..]].concat()),
+        ("half a header", [PREFACE, &SETTINGS[..], &watch[..20]].concat()),
+        ("half a call", [PREFACE, &SETTINGS[..], &watch[..]].concat()),
+        // A window of no bytes: it cannot be told anything.
+        ("a call, and does not read", [PREFACE, &NO_WINDOW[..], &watch[..], asked].concat()),
+    ];
+    for (what, said) in said {
+        let server = Server::start(ServeLimits { connections: 1, ..ServeLimits::default() }, LONG);
+        let mut peer = server.peer().await;
+        peer.write_all(&said).await.unwrap();
+        let mut health = server.health_client();
+        let check = timeout(LONG / 6, health.check(HealthCheckRequest::default())).await;
+        assert!(check.is_ok_and(|answer| answer.is_ok()), "one that said {what} kept the place");
+        assert_closed(&mut peer).await;
+        drop(health);
+        server.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_without_a_call_makes_room_and_comes_back_by_itself() {
+    let server = Server::start(ServeLimits { connections: 1, ..ServeLimits::default() }, LONG);
+    let (mut first, mut second) = (server.health_client(), server.health_client());
+    for _ in 0..2 {
+        for client in [&mut first, &mut second] {
+            let check = client.check(HealthCheckRequest::default());
+            timeout(LONG, check).await.unwrap().unwrap();
+        }
+    }
+    drop((first, second));
     server.end().await;
 }
 
@@ -123,7 +182,7 @@ async fn shutdown_ends_by_its_deadline_with_a_silent_peer_and_one_that_holds_on(
     let _silent = server.peer().await;
     // It said hello and keeps its connection: it answers no ping and no goodbye.
     let mut holding = server.peer().await;
-    holding.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    holding.write_all(&[PREFACE, &SETTINGS[..]].concat()).await.unwrap();
     // An open stream: a request whose body never ends.
     holding.write_all(&open_stream("/grpc.health.v1.Health/Check")).await.unwrap();
     holding.read_u8().await.unwrap();

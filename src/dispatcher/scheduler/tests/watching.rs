@@ -1,12 +1,12 @@
 //! Watches of the log.
 
-use tokio::sync::mpsc;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tonic::{Code, Status};
 
 use super::world::{Fake, Setup, World, hello, soon, task};
 use crate::core::id::Seq;
 use crate::dispatcher::scheduler::Message;
-use crate::dispatcher::watch::{Cursors, MESSAGES, Watcher};
+use crate::dispatcher::watch::{Cursors, Messages, Watcher, line};
 use crate::shutdown::Shutdown;
 use crate::wire::v1;
 
@@ -24,7 +24,7 @@ async fn a_watch_tells_each_event_once_in_order() {
     assert_eq!(watch.ids(1).await, [1]);
     finish(&mut worker, 2).await;
     assert_eq!(watch.ids(2).await, [2, 3]);
-    assert!(watch.messages.try_recv().is_err());
+    assert!(watch.messages.next().now_or_never().is_none());
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_watch_that_is_overtaken_by_the_trimming_is_told_so() {
     world.until_absent(&[1, 150, 299]).await;
     let mut told = 0;
     let status = loop {
-        match soon("message", watch.messages.recv()).await.unwrap() {
+        match soon("message", watch.messages.next()).await.unwrap() {
             Ok(message) => told += message.events.len(),
             Err(status) => break status,
         }
@@ -131,7 +131,7 @@ async fn no_message_of_a_watch_is_too_large_to_be_sent() {
     world.store.release();
     let mut told = 0;
     while told < 20_000 {
-        let message = soon("message", watch.messages.recv()).await.unwrap().unwrap();
+        let message = soon("message", watch.messages.next()).await.unwrap().unwrap();
         assert!(message.events.len() <= 2_000 && message.encoded_len() < 1 << 20);
         told += message.events.len();
     }
@@ -142,13 +142,13 @@ async fn a_watch_ends_with_the_dispatcher() {
     let world = World::new().await;
     let mut watch = watch(&world, None, 1).await;
     watch.shutdown.begin();
-    let status = soon("farewell", watch.messages.recv()).await.unwrap().unwrap_err();
+    let status = soon("farewell", watch.messages.next()).await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
 }
 
 /// A reader of a watch.
 struct Watch {
-    messages: mpsc::Receiver<Result<v1::WatchResponse, Status>>,
+    messages: Messages,
     cursor: bytes::Bytes,
     shutdown: Shutdown,
 }
@@ -158,7 +158,7 @@ impl Watch {
     async fn ids(&mut self, count: usize) -> Vec<u64> {
         let mut ids = Vec::new();
         while ids.len() < count {
-            let message = soon("message", self.messages.recv()).await.unwrap().unwrap();
+            let message = soon("message", self.messages.next()).await.unwrap().unwrap();
             ids.extend(message.events.iter().map(|event| event.id));
             self.cursor = message.cursor;
         }
@@ -176,10 +176,10 @@ async fn open(world: &World, request: v1::WatchRequest, room: usize) -> Result<W
     let end = soon("end", world.handle.ask(|reply| Message::End { reply })).await.unwrap();
     let store = std::sync::Arc::new(world.store.clone());
     let watcher = Watcher::new(world.handle.clone(), store, CURSORS, request, end)?;
-    let (sender, mut messages) = mpsc::channel(room.min(MESSAGES));
+    let (line, mut messages) = line(room);
     let shutdown = Shutdown::new();
-    tokio::spawn(watcher.run(sender, shutdown.clone()));
-    let hello = soon("hello", messages.recv()).await.unwrap().unwrap();
+    tokio::spawn(watcher.run(line, shutdown.clone()));
+    let hello = soon("hello", messages.next()).await.unwrap().unwrap();
     assert!(hello.events.is_empty());
     Ok(Watch { messages, cursor: hello.cursor, shutdown })
 }

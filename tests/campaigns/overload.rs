@@ -1,0 +1,65 @@
+//! `overload`: more than a role can serve. A crowd of peers that say nothing, or not enough,
+//! or do not read, at a small limit of file descriptors; floods of frames that no client
+//! sends; more tasks than the queue takes; readers that do not read.
+//!
+//! Beside all of it, honest work goes on, on connections that are open and on new ones, and
+//! is measured before, during and after. The machine's own noise only ever makes it slower:
+//! so a crowd gathers up to three times, and the round with the least harm is believed.
+
+#[path = "overload/crowd.rs"]
+mod crowd;
+#[path = "overload/crowds.rs"]
+mod crowds;
+#[path = "overload/floods.rs"]
+mod floods;
+#[path = "overload/frames.rs"]
+mod frames;
+#[path = "overload/honest.rs"]
+mod honest;
+#[path = "overload/meter.rs"]
+mod meter;
+#[path = "overload/queues.rs"]
+mod queues;
+#[path = "overload/readers.rs"]
+mod readers;
+
+use std::process::Command;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use super::campaign::{Ran, Report, Run};
+
+/// What the campaign itself needs: a crowd, and what else it holds.
+const DESCRIPTORS: u64 = 4_096;
+
+/// Runs it.
+pub(crate) fn run(run: &Run) -> Ran {
+    if !may_open(DESCRIPTORS) {
+        return Ran::NotRun(format!("{DESCRIPTORS} file descriptors (ulimit -n {DESCRIPTORS})"));
+    }
+    let mut report = Report::default();
+    let mut dice = run.dice();
+    report.part("floods", floods::run(run, &mut dice));
+    report.part("queues", queues::run(run, &mut dice));
+    report.part("readers", readers::run(run, &mut dice));
+    report.part("crowds", crowds::run(run, &mut dice));
+    Ran::Done(report)
+}
+
+/// Lets this process open so many files, if it may.
+fn may_open(descriptors: u64) -> bool {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= descriptors) {
+        return true;
+    }
+    limit.current = Some(descriptors);
+    setrlimit(Resource::Nofile, limit).is_ok()
+}
+
+/// A command that may open so many files at most.
+fn limited(command: &Command, descriptors: u64) -> Command {
+    let mut limited = Command::new("/bin/sh");
+    limited.env_clear().args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")]);
+    limited.arg(command.get_program()).args(command.get_args());
+    limited
+}

@@ -1,0 +1,209 @@
+//! Crowds at each kind of port, at a limit of 1,024 file descriptors.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::crowd::{AT_CALLS, AT_HTTP, Crowd, Manner};
+use super::honest::{Honest, Whom};
+use super::limited;
+use super::meter::Meter;
+use crate::campaign::{Report, Run};
+use crate::checker::count;
+use crate::dice::Dice;
+use crate::grid;
+use crate::process::{Process, taskgrid};
+use crate::site::Site;
+use crate::waits::within;
+
+/// File descriptors that a role may open.
+const DESCRIPTORS: u64 = 1_024;
+/// Peers that come, and come back when they are cut.
+const PEERS: u64 = 2_000;
+/// So many of a role's descriptors are taken before a crowd counts as one: more than half
+/// at a port of gRPC, a tenth at one of HTTP.
+const TAKEN_AT_CALLS: u64 = 600;
+const TAKEN_AT_HTTP: u64 = 110;
+/// How long a crowd may take to gather.
+const TO_GATHER: Duration = Duration::from_secs(30);
+/// Somebody new gets an answer within this time.
+const TO_GET_IN: Duration = Duration::from_secs(10);
+/// Percentiles below this are as good as this: noise of the machine, in microseconds.
+const NOISE: u64 = 5_000;
+/// Times a crowd gathers at most until its harm is told from that of the machine.
+const ROUNDS: u64 = 3;
+/// Calls of one window, of which the slowest hundredth counts.
+const WINDOW: usize = 200;
+/// Thousandths of a core that a role may use for peers that sit there.
+const SITTING: u64 = 100;
+/// And for a crowd of which some thousand come back each second or two.
+const CHURNING: u64 = 600;
+/// MiB that a role may need for a crowd.
+const MEMORY: u64 = 96;
+
+/// A port, and who works there.
+struct Place {
+    whom: Whom,
+    addr: SocketAddr,
+    pid: u32,
+    manners: &'static [Manner],
+    /// Descriptors that are taken when the crowd is there.
+    taken: u64,
+}
+
+/// Gathers them.
+pub(super) fn run(run: &Run, dice: &mut Dice) -> Report {
+    let mut report = Report::default();
+    report.part("dispatcher", at_dispatcher(run, dice));
+    report.part("nameservice", at_nameservice(run, dice));
+    report.part("monitor", at_monitor(run, dice));
+    report
+}
+
+fn at_dispatcher(run: &Run, dice: &mut Dice) -> Report {
+    let mut site = Site::with_workers(&[], 2);
+    site.grid.dispatcher.kill();
+    let command = limited(&site.grid.dispatcher_again(), DESCRIPTORS);
+    site.grid.dispatcher = Process::spawn(command, b"");
+    let addr = site.grid.dispatcher.addr();
+    let place = Place {
+        whom: Whom::Dispatcher(addr),
+        addr,
+        pid: site.grid.dispatcher.id(),
+        manners: &AT_CALLS,
+        taken: TAKEN_AT_CALLS,
+    };
+    gather(run, &place, dice)
+}
+
+fn at_nameservice(run: &Run, dice: &mut Dice) -> Report {
+    let flags = ["nameservice", "--port", "0", "--ttl", "3s"];
+    let nameservice = Process::spawn(limited(&taskgrid(&flags), DESCRIPTORS), b"");
+    let addr = nameservice.addr();
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let dispatcher = grid::dispatcher(listen, addr, dir.path(), &[]);
+    let worker = crate::worker::Options::new(addr, &dir.path().join("history.jsonl"), "w1").start();
+    worker.addr();
+    // Who works: the dispatcher's own watch, the worker's heartbeats, and the callers.
+    let tasks = Honest::start(Whom::Dispatcher(dispatcher.addr()));
+    let place = Place {
+        whom: Whom::Nameservice(addr),
+        addr,
+        pid: nameservice.id(),
+        manners: &AT_CALLS,
+        taken: TAKEN_AT_CALLS,
+    };
+    let known = within(TO_GATHER, || tasks.newcomer().ok());
+    let mut report = gather(run, &place, dice);
+    if known.is_none() {
+        report.complain("no task was ever run");
+    }
+    report
+}
+
+fn at_monitor(run: &Run, dice: &mut Dice) -> Report {
+    let grid = grid::Grid::start(&[]);
+    let (nameservice, dispatcher) =
+        (grid.nameservice_addr.to_string(), grid.dispatcher_addr.to_string());
+    let mut command = taskgrid(&["monitor", "--port", "0", "--http-port", "0"]);
+    command.args(["--nameservice", &nameservice, "--dispatcher", &dispatcher]);
+    let monitor = Process::spawn(limited(&command, DESCRIPTORS), b"");
+    let addr = monitor.told(|text| {
+        let (_, rest) = text.split_once("listening for HTTP address=")?;
+        rest.split_once('\n')?.0.trim().parse().ok()
+    });
+    let place = Place {
+        whom: Whom::Monitor(addr),
+        addr,
+        pid: monitor.id(),
+        manners: &AT_HTTP,
+        taken: TAKEN_AT_HTTP,
+    };
+    gather(run, &place, dice)
+}
+
+/// Gathers a crowd until it is clear what harm it does.
+fn gather(run: &Run, place: &Place, dice: &mut Dice) -> Report {
+    let mut report = Report::default();
+    let meter = Meter::of(place.pid);
+    let honest = Honest::start(place.whom);
+    let mut slower = Vec::new();
+    for round in 0..ROUNDS {
+        let mut part = Report::default();
+        match once(run, place, &honest, meter, dice, &mut part) {
+            Ok(per_mille) => slower.push(per_mille),
+            Err(wrong) => part.complain(wrong),
+        }
+        let is_clear = slower.last().is_none_or(|per_mille| *per_mille <= 2_000);
+        report.part(&format!("round_{}", round + 1), part);
+        if is_clear {
+            break;
+        }
+    }
+    let least = slower.iter().min().copied().unwrap_or(u64::MAX);
+    report.at_most("p99_per_mille_of_before", least, 2_000);
+    let wrong = honest.complaints();
+    report.exactly("honest_failures", count(wrong.len()), 0);
+    report.complain_of(wrong.into_iter().take(3).collect());
+    report
+}
+
+/// One crowd: how much slower honest work was, in thousandths.
+fn once(
+    run: &Run,
+    place: &Place,
+    honest: &Honest,
+    meter: Meter,
+    dice: &mut Dice,
+    report: &mut Report,
+) -> Result<u64, String> {
+    let windows = run.many(3, 15);
+    honest.goes_on(WINDOW)?;
+    let before = honest.p99(windows, WINDOW)?;
+    let memory = meter.memory();
+    let watching = meter.watch_memory();
+    let crowd = Crowd::gather(place.addr, PEERS, place.manners, dice);
+    let is_there = || crowd.came() >= PEERS && meter.descriptors() >= place.taken;
+    let gathered = within(TO_GATHER, || is_there().then_some(()));
+    if gathered.is_none() {
+        report.complain("the crowd did not gather");
+    }
+    let during = honest.p99(windows, WINDOW)?;
+    report.at_least("descriptors", meter.descriptors(), place.taken);
+    report.figure("peers_here", crowd.here());
+    newcomers(run, honest, report)?;
+    honest.rests(true);
+    report.at_most("per_mille_of_a_core_churning", meter.cores_during(run_for(run)), CHURNING);
+    crowd.stays_away();
+    // Who is on the way back still comes.
+    std::thread::park_timeout(Duration::from_secs(2));
+    report.figure("peers_sitting", crowd.here());
+    report.at_most("per_mille_of_a_core_sitting", meter.cores_during(run_for(run)), SITTING);
+    honest.rests(false);
+    report.at_least("came", crowd.came(), PEERS);
+    report.at_least("cut", crowd.cut(), PEERS / 4);
+    crowd.leave();
+    let after = honest.p99(windows, WINDOW)?;
+    let grown = watching.most().saturating_sub(memory) / 1_024;
+    report.at_most("memory_mib", grown, MEMORY);
+    report.figure("p99_us_before", before);
+    report.figure("p99_us_during", during);
+    report.figure("p99_us_after", after);
+    Ok(during.max(NOISE) * 1_000 / before.max(after).max(NOISE))
+}
+
+/// How long a process is looked at.
+fn run_for(run: &Run) -> Duration {
+    Duration::from_secs(run.many(1, 10))
+}
+
+/// Some come meanwhile, one after the other.
+fn newcomers(run: &Run, honest: &Honest, report: &mut Report) -> Result<(), String> {
+    let mut slowest = Duration::ZERO;
+    for _ in 0..run.many(5, 100) {
+        slowest = slowest.max(honest.newcomer()?);
+    }
+    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    report.at_most("slowest_newcomer_ms", millis(slowest), millis(TO_GET_IN));
+    Ok(())
+}
