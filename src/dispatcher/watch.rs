@@ -19,7 +19,7 @@ use crate::core::event::{Event, TaskEvent};
 use crate::core::id::{Seq, TaskId};
 use crate::core::limits;
 use crate::shutdown::Shutdown;
-use crate::store::{Group, Store};
+use crate::store::{self, Group, Store};
 use crate::wire::{Malformed, v1};
 
 /// Events read from the store at once, and told in one message.
@@ -132,17 +132,13 @@ impl Watcher {
         messages: &mpsc::Sender<Result<v1::WatchResponse, Status>>,
     ) -> bool {
         loop {
-            let (store, place) = (self.store.clone(), self.place);
-            let read = move || store.events_after(place, PAGE, limits::ANSWER_BYTES);
-            let events = match tokio::task::spawn_blocking(read).await {
-                Ok(Ok(events)) => events,
-                Ok(Err(error)) => {
+            let place = self.place;
+            let read =
+                move |store: &dyn Store| store.events_after(place, PAGE, limits::ANSWER_BYTES);
+            let events = match store::apart(&self.store, read).await {
+                Ok(events) => events,
+                Err(error) => {
                     drop(messages.send(Err(answers::unread(&error))).await);
-                    return false;
-                }
-                Err(panic) => {
-                    let status = Status::internal(format!("reading panicked: {panic}"));
-                    drop(messages.send(Err(status)).await);
                     return false;
                 }
             };

@@ -41,7 +41,9 @@ pub async fn serve(
     deadline: Duration,
 ) -> Result<(), rpc::Error> {
     let address = listener.addr();
-    let socket = TcpListener::from_std(listener.into_socket())
+    let socket = listener
+        .into_socket()
+        .and_then(TcpListener::from_std)
         .map_err(|source| rpc::Error::Listen { address, source })?;
     let routes = guarded(routes, hosts);
     let permits = Arc::new(Semaphore::new(CONNECTIONS));

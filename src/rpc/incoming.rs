@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt as _, unfold};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
 use super::ServeLimits;
+use super::network::{Port, Stream as Wire};
 
 /// What an HTTP/2 client sends first: RFC 9113, section 3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -31,23 +31,23 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A peer that said hello.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Wire,
     /// How many bytes of the preface the server behind has seen.
     replayed: usize,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _permit: OwnedSemaphorePermit,
 }
 
-/// The connections that `listener` accepts. Once `cut` is cancelled, reading from
+/// The connections that `port` accepts. Once `cut` is cancelled, reading from
 /// and writing to any of them fails. Dropping the stream closes the port and drops
 /// the peers that have not said hello.
 pub(super) fn stream(
-    listener: TcpListener,
+    port: Port,
     limits: &ServeLimits,
     cut: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> + Send + use<> {
     let door = Door {
-        listener,
+        port,
         permits: Arc::new(Semaphore::new(limits.connections)),
         preface_deadline: limits.preface_deadline,
         cut,
@@ -63,7 +63,7 @@ pub(super) fn stream(
 type Greeting = Pin<Box<dyn Future<Output = Option<Connection>> + Send>>;
 
 struct Door {
-    listener: TcpListener,
+    port: Port,
     permits: Arc<Semaphore>,
     preface_deadline: Duration,
     cut: CancellationToken,
@@ -81,7 +81,7 @@ impl Door {
                         return connection;
                     }
                 }
-                accepted = accept(&self.listener, &self.permits, self.paused_until) => {
+                accepted = accept(&self.port, &self.permits, self.paused_until) => {
                     self.paused_until = None;
                     match accepted {
                         Ok((stream, permit)) => self.welcome(stream, permit),
@@ -95,7 +95,7 @@ impl Door {
         }
     }
 
-    fn welcome(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+    fn welcome(&self, stream: Wire, permit: OwnedSemaphorePermit) {
         let cut = self.cut.clone();
         let patience = self.preface_deadline;
         self.greetings.push(Box::pin(async move {
@@ -116,25 +116,24 @@ impl Door {
 
 /// The permit comes first: beyond the limit, peers wait in the system's backlog.
 async fn accept(
-    listener: &TcpListener,
+    port: &Port,
     permits: &Arc<Semaphore>,
     paused_until: Option<Instant>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(Wire, OwnedSemaphorePermit)> {
     if let Some(until) = paused_until {
         sleep_until(until).await;
     }
     let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+    Ok((port.accept().await?, permit))
 }
 
 async fn greet(
-    mut stream: TcpStream,
+    mut stream: Wire,
     permit: OwnedSemaphorePermit,
     cut: CancellationToken,
 ) -> io::Result<Connection> {
-    // Small messages go out at once: they are batched before they get here.
-    stream.set_nodelay(true)?;
+    // Messages are batched before they get here.
+    stream.set_nodelay()?;
     let mut hello = [0; PREFACE.len()];
     stream.read_exact(&mut hello).await?;
     if &hello != PREFACE {
@@ -203,9 +202,8 @@ impl AsyncWrite for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    /// Nobody asks who calls.
+    type ConnectInfo = ();
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
-    }
+    fn connect_info(&self) {}
 }

@@ -11,14 +11,17 @@
 
 mod channel;
 mod incoming;
+mod network;
 mod serve;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 
 pub use channel::{Backoff, CALL_TIMEOUT, CONNECT_TIMEOUT, channel, foreign_channel, reason};
+pub use network::{Acceptor, Connecting, Network, Transport, Wire};
 pub use serve::{Health, ServeLimits, serve};
 
+use self::network::Socket;
 use crate::core::limits;
 
 /// Where a role listens.
@@ -43,12 +46,16 @@ impl Default for Listen {
 /// A bound port: peers can connect to it, and are answered once it is served.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    socket: Socket,
     addr: SocketAddr,
     health: Health,
 }
 
 impl Listener {
+    fn new(addr: SocketAddr, socket: Socket) -> Self {
+        Self { socket, addr, health: Health::new() }
+    }
+
     /// Where it listens, with the real port.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
@@ -56,9 +63,14 @@ impl Listener {
     }
 
     /// The socket, for a server of another protocol. It does not block.
-    #[must_use]
-    pub fn into_socket(self) -> TcpListener {
-        self.socket
+    ///
+    /// # Errors
+    /// When the port is on a network that is not the system's.
+    pub fn into_socket(self) -> io::Result<TcpListener> {
+        match self.socket {
+            Socket::System(socket) => Ok(socket),
+            Socket::Other(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// A handle to what `grpc.health.v1` answers on this port.
@@ -68,8 +80,9 @@ impl Listener {
     }
 }
 
-/// Binds a port. A host name is resolved here, which may block for as long as the
-/// system's resolver takes; the first of its addresses that can be bound is taken.
+/// Binds a port of the system's network. A host name is resolved here, which may block
+/// for as long as the system's resolver takes; the first of its addresses that can be
+/// bound is taken.
 pub fn bind(listen: &Listen) -> Result<Listener, Error> {
     let Listen { host, port, insecure } = listen;
     let name = bare(host);
@@ -162,7 +175,7 @@ fn bind_to(address: SocketAddr) -> io::Result<Listener> {
     let socket = TcpListener::bind(address)?;
     socket.set_nonblocking(true)?;
     let addr = socket.local_addr()?;
-    Ok(Listener { socket, addr, health: Health::new() })
+    Ok(Listener::new(addr, Socket::System(socket)))
 }
 
 /// An IPv6 address may be written in brackets, as in a URL.

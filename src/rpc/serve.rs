@@ -17,6 +17,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tracing::{info, warn};
 
+use super::network::Port;
 use super::{Error, Listener, incoming};
 use crate::security;
 use crate::shutdown::Shutdown;
@@ -115,12 +116,11 @@ pub async fn serve(
     deadline: Duration,
 ) -> Result<(), Error> {
     let Listener { socket, addr, health } = listener;
-    let socket = tokio::net::TcpListener::from_std(socket)
-        .map_err(|source| Error::Listen { address: addr, source })?;
+    let port = Port::try_from(socket).map_err(|source| Error::Listen { address: addr, source })?;
     let cut = CancellationToken::new();
     // Connections have tasks of their own: they must not outlive this call.
     let _cut_on_return = cut.clone().drop_guard();
-    let connections = incoming::stream(socket, &limits, cut.clone());
+    let connections = incoming::stream(port, &limits, cut.clone());
     let service = HealthService::from_health_reporter(health.reporter.clone());
     let health_server = HealthServer::new(service)
         .max_decoding_message_size(HEALTH_BYTES)
