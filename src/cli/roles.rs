@@ -17,7 +17,7 @@ use crate::dispatcher::{self, Storage};
 use crate::grid::{self, Grid};
 use crate::monitor;
 use crate::nameservice;
-use crate::rpc::Listen;
+use crate::rpc::{Listen, Network};
 use crate::shutdown::Shutdown;
 use crate::store;
 use crate::worker::{self, builtin};
@@ -306,6 +306,7 @@ impl Nameservice {
             listen: self.shared.listen(self.host, self.port),
             ttl: self.ttl.into(),
             drain_timeout: self.shared.drain_timeout.into(),
+            network: Network::System,
         })?;
         role.run(shutdown).await?;
         Ok(Exit::Done)
@@ -330,6 +331,7 @@ impl Dispatcher {
             max_queued: self.max_queued,
             max_queued_bytes: self.max_queued_bytes.as_u64(),
             drain_timeout: self.shared.drain_timeout.into(),
+            network: Network::System,
         });
         role.await?.run(shutdown).await?;
         Ok(Exit::Done)

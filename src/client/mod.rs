@@ -32,7 +32,7 @@ use tonic::transport::Channel;
 use crate::core::id::{TaskId, Timestamp, millis};
 use crate::core::limits;
 use crate::core::task::Status;
-use crate::rpc;
+use crate::rpc::{self, Network};
 use crate::wire::v1;
 use crate::wire::v1::dispatcher_client::DispatcherClient;
 
@@ -162,11 +162,20 @@ impl Client {
     /// # Errors
     /// [`Error::WrongInput`] when `url` is none.
     pub fn connect(url: &str) -> Result<Self, Error> {
+        Self::connect_on(&Network::System, url)
+    }
+
+    /// As [`Client::connect`], on this network.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub fn connect_on(network: &Network, url: &str) -> Result<Self, Error> {
         // What this dispatcher's own limit is, only the dispatcher knows.
         let message_bytes = rpc::message_bytes(limits::PAYLOAD_BYTES_MAX);
         let connection = || -> Result<Connection, Error> {
-            let channel =
-                rpc::channel(url).map_err(|bad| Error::WrongInput { problem: bad.to_string() })?;
+            let channel = network
+                .channel(url)
+                .map_err(|bad| Error::WrongInput { problem: bad.to_string() })?;
             Ok(DispatcherClient::new(channel)
                 .max_decoding_message_size(message_bytes)
                 .max_encoding_message_size(message_bytes))

@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 
 use crate::core::limits;
 use crate::core::registry::Registration;
-use crate::rpc::{self, Backoff, CALL_TIMEOUT};
+use crate::rpc::{self, Backoff, CALL_TIMEOUT, Network};
 use crate::shutdown::Shutdown;
 use crate::wire::v1;
 use crate::wire::v1::name_service_client::NameServiceClient;
@@ -54,9 +54,13 @@ impl Announcer {
     /// An announcer to the nameservices at `urls` (`http://host:port` or
     /// `host:port`), of a worker that can be reached at the registration's address.
     /// Must be called within a tokio runtime.
-    pub fn new(urls: &[String], registration: &Registration) -> Result<Self, rpc::Error> {
+    pub fn new(
+        network: &Network,
+        urls: &[String],
+        registration: &Registration,
+    ) -> Result<Self, rpc::Error> {
         let link = |url: &String| {
-            let client = NameServiceClient::new(rpc::channel(url)?)
+            let client = NameServiceClient::new(network.channel(url)?)
                 .max_decoding_message_size(limits::ENVELOPE_BYTES);
             Ok(Link { url: url.clone(), client, registration: registration.into() })
         };

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::core::directory::{self as core, Endpoint, Source, View};
 use crate::core::id::Timestamp;
 use crate::core::limits;
-use crate::rpc::{self, Backoff};
+use crate::rpc::{self, Backoff, Network};
 use crate::shutdown::Shutdown;
 use crate::wire::v1;
 use crate::wire::v1::name_service_client::NameServiceClient;
@@ -84,11 +84,11 @@ impl Directory {
     /// A directory over the nameservices at `urls` (`http://host:port` or
     /// `host:port`). Its view is empty and incomplete until [`Self::run`] has heard
     /// of one. Must be called within a tokio runtime.
-    pub fn new(urls: &[String], clock: Clock) -> Result<Self, rpc::Error> {
+    pub fn new(network: &Network, urls: &[String], clock: Clock) -> Result<Self, rpc::Error> {
         let (sender, heard) = mpsc::channel(MESSAGES);
         let watcher = |(source, url): (Source, &String)| {
-            let client =
-                NameServiceClient::new(rpc::channel(url)?).max_decoding_message_size(MESSAGE_BYTES);
+            let client = NameServiceClient::new(network.channel(url)?)
+                .max_decoding_message_size(MESSAGE_BYTES);
             Ok(Watcher { source, url: url.clone(), client, heard: sender.clone() })
         };
         let watchers = urls.iter().enumerate().map(watcher).collect::<Result<_, rpc::Error>>()?;

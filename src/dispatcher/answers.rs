@@ -53,12 +53,8 @@ pub(super) async fn found(
     wanted: Wanted,
 ) -> Result<Vec<v1::Found>, Status> {
     let is_at_hand = asked.iter().all(|asked| asked.is_at_hand(wanted));
-    let read = move || Reader { store: store.as_ref(), types: &types, wanted }.all(asked);
-    if is_at_hand {
-        return read().map_err(|error| unread(&error));
-    }
-    let read = tokio::task::spawn_blocking(read).await;
-    let read = read.map_err(|panic| Status::internal(format!("reading panicked: {panic}")))?;
+    let read = move |store: &dyn Store| Reader { store, types: &types, wanted }.all(asked);
+    let read = if is_at_hand { read(store.as_ref()) } else { store::apart(&store, read).await };
     read.map_err(|error| unread(&error))
 }
 

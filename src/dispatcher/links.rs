@@ -31,9 +31,9 @@ use crate::core::registry::Registration;
 use crate::core::task::Holder;
 use crate::core::task_type::TaskType;
 use crate::discovery::View;
-use crate::rpc::{self, Backoff};
+use crate::rpc::{self, Backoff, Network};
 use crate::shutdown::Shutdown;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::wire::Malformed;
 use crate::wire::registration::worker_name;
 use crate::wire::v1::worker_client::WorkerClient;
@@ -56,6 +56,8 @@ pub(crate) struct Links {
     pub(crate) lease: Duration,
     /// Bytes of the largest payload, and of the largest result.
     pub(crate) max_payload: u64,
+    /// Where workers are dialled.
+    pub(crate) network: Network,
     /// Tells when a link may be tried again.
     pub(crate) clock: Clock,
     /// Numbers the sessions of this boot.
@@ -213,7 +215,7 @@ impl Links {
         let (frames, requests) = mpsc::unbounded_channel();
         let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let address = &registration.address;
-        let mut client = self.client(rpc::channel(address)?);
+        let mut client = self.client(self.network.channel(address)?);
         // The receiving end is in this function.
         drop(frames.send(self.hello(session)));
         let patience = rpc::CONNECT_TIMEOUT + rpc::CALL_TIMEOUT;
@@ -271,7 +273,7 @@ impl Links {
         let calls = Calls {
             handle: self.handle.clone(),
             // Servers of another make end connections that ping as often as ours.
-            client: self.client(rpc::foreign_channel(&registration.address)?),
+            client: self.client(self.network.foreign_channel(&registration.address)?),
             member: joined.member,
             epoch: self.epoch,
             types: names,
@@ -358,9 +360,7 @@ impl Links {
             return Ok(Vec::new());
         }
         let ids: Vec<TaskId> = held.iter().map(|lease| TaskId(lease.task_id)).collect();
-        let store = self.store.clone();
-        let specs = tokio::task::spawn_blocking(move || store.specs(&ids)).await;
-        let specs = specs.map_err(|panic| Lost::Store(panic.to_string()))?;
+        let specs = store::apart(&self.store, move |store| store.specs(&ids)).await;
         let specs = specs.map_err(|error| Lost::Store(error.to_string()))?;
         let claims = held.into_iter().zip(specs).map(|(lease, spec)| {
             let token = lease.token.ok_or_else(|| Malformed::new("held.token", "missing"))?;

@@ -46,7 +46,7 @@ use crate::core::limits;
 use crate::core::retention::Policy;
 use crate::discovery::Directory;
 use crate::http;
-use crate::rpc::{self, Listen, Listener, ServeLimits};
+use crate::rpc::{self, Listen, Listener, Network, ServeLimits};
 use crate::shutdown::Shutdown;
 use crate::store::{self, Durability, Embedded, Memory, Store};
 use crate::wire::v1::dispatcher_server::DispatcherServer;
@@ -82,6 +82,8 @@ pub struct Config {
     pub max_queued_bytes: u64,
     /// How long open calls may take to end once shutdown has begun. 10 s.
     pub drain_timeout: Duration,
+    /// On which network it listens and dials. The system's; tests have others.
+    pub network: Network,
 }
 
 impl Default for Config {
@@ -98,6 +100,7 @@ impl Default for Config {
             max_queued: limits::QUEUED_TASKS,
             max_queued_bytes: limits::QUEUED_BYTES,
             drain_timeout: Duration::from_secs(10),
+            network: Network::System,
         }
     }
 }
@@ -152,28 +155,36 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// Binds the port, opens the store and reads what it holds beside tasks.
     pub async fn bind(config: Config) -> Result<Self, Error> {
-        if !limits::LEASE.contains(&config.lease) {
-            return Err(Error::Lease(config.lease));
-        }
-        let listener = rpc::bind(&config.listen)?;
-        let http = config.http.as_ref().map(rpc::bind).transpose()?;
+        let ports = Ports::bind(&config)?;
+        let storage = config.storage.clone();
+        // Opening checks every page.
+        let opened = tokio::task::spawn_blocking(move || open(&storage)).await;
+        let store = opened.map_err(|panic| Error::Thread(panic.to_string()))??;
+        Self::load(config, ports, store).await
+    }
+
+    /// As [`Dispatcher::bind`], over a store that is open, whatever the configuration
+    /// says of one. It is nobody else's.
+    ///
+    /// # Errors
+    /// As [`Dispatcher::bind`].
+    pub async fn bind_over(config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
+        let ports = Ports::bind(&config)?;
+        Self::load(config, ports, store).await
+    }
+
+    async fn load(config: Config, ports: Ports, store: Arc<dyn Store>) -> Result<Self, Error> {
+        let Ports { listener, http } = ports;
         let clock = Clock::start();
         let policy = Policy {
             age: config.retain,
             tasks: config.retain_tasks,
             failed: limits::RETAIN_FAILED,
         };
-        let storage = config.storage.clone();
-        // Opening checks every page.
-        let opened = tokio::task::spawn_blocking(move || {
-            let store = open(&storage)?;
-            let now = clock.now();
-            let nonce = rand::rng().next_u64();
-            let restored = recovery::restore(store.as_ref(), policy, now, nonce)?;
-            Ok::<_, store::Error>((store, restored))
-        });
-        let (store, restored) =
-            opened.await.map_err(|panic| Error::Thread(panic.to_string()))??;
+        let restore = move |store: &dyn Store| {
+            recovery::restore(store, policy, clock.now(), rand::rng().next_u64())
+        };
+        let restored = store::apart(&store, restore).await?;
         let (epoch, cursors) = (restored.epoch, Cursors { store_id: restored.store_id });
         tracing::info!(boot = epoch.boot, workers = restored.workers.len(), "store opened");
         let rules = Rules {
@@ -183,7 +194,7 @@ impl Dispatcher {
         };
         let (scheduler, handle) = Scheduler::new(rules, clock, store.clone(), restored)
             .map_err(|error| Error::Thread(error.to_string()))?;
-        let directory = Directory::new(&config.nameservices, clock)?;
+        let directory = Directory::new(&config.network, &config.nameservices, clock)?;
         Ok(Self {
             listener,
             http,
@@ -236,6 +247,7 @@ impl Dispatcher {
             epoch,
             lease: config.lease,
             max_payload: config.max_payload,
+            network: config.network,
             clock,
             sessions: AtomicU64::new(0),
         };
@@ -279,6 +291,23 @@ impl Dispatcher {
         ended.map_err(|panic| Error::Thread(panic.to_string()))??;
         serve_ended?;
         Ok(told?)
+    }
+}
+
+/// The ports that a dispatcher is reached by.
+struct Ports {
+    listener: Listener,
+    http: Option<Listener>,
+}
+
+impl Ports {
+    fn bind(config: &Config) -> Result<Self, Error> {
+        if !limits::LEASE.contains(&config.lease) {
+            return Err(Error::Lease(config.lease));
+        }
+        let listener = config.network.bind(&config.listen)?;
+        let http = config.http.as_ref().map(rpc::bind).transpose()?;
+        Ok(Self { listener, http })
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
 
 use super::scheduler::{Counted, Handle, Message};
-use super::service::blocking;
+use super::service::read_apart;
 use crate::core::id::{TaskId, Timestamp, millis};
 use crate::store::{self, Store};
 use crate::wire::v1;
@@ -36,7 +36,7 @@ impl Numbers {
         let due = if oldest.is_empty() {
             HashMap::new()
         } else {
-            blocking(move || this.look_up(ids)).await?
+            read_apart(&self.store, move |store| this.look_up(store, ids)).await?
         };
         for (place, id) in oldest {
             // One that was trimmed since has ended.
@@ -51,13 +51,17 @@ impl Numbers {
     }
 
     /// Since when these tasks have been due.
-    fn look_up(&self, ids: Vec<TaskId>) -> Result<HashMap<TaskId, Timestamp>, store::Error> {
+    fn look_up(
+        &self,
+        store: &dyn Store,
+        ids: Vec<TaskId>,
+    ) -> Result<HashMap<TaskId, Timestamp>, store::Error> {
         let before = self.due.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let known = ids.iter().filter_map(|id| Some((*id, *before.get(id)?)));
         let mut due: HashMap<_, _> = known.collect();
         let new: Vec<TaskId> = ids.into_iter().filter(|id| !due.contains_key(id)).collect();
         if !new.is_empty() {
-            let rows = self.store.tasks(&new)?.into_iter().flatten();
+            let rows = store.tasks(&new)?.into_iter().flatten();
             due.extend(rows.map(|row| (row.id, row.spec.created.max(row.spec.run_at))));
         }
         self.due.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&due);

@@ -105,12 +105,11 @@ impl Dispatcher for Service {
         request: Request<v1::CancelRequest>,
     ) -> Result<Response<v1::CancelResponse>, Status> {
         let ids = parse_ids(&request.into_inner().ids)?;
-        let store = self.store.clone();
-        let read = move || {
+        let read = move |store: &dyn Store| {
             let specs = store.specs(&ids)?;
             Ok(ids.into_iter().zip(specs).collect())
         };
-        let tasks: Vec<(TaskId, Option<Spec>)> = blocking(read).await?;
+        let tasks: Vec<(TaskId, Option<Spec>)> = read_apart(&self.store, read).await?;
         let snapshots = self.handle.ask(|reply| Message::Cancel { tasks, reply }).await?;
         let found = self.brief(snapshots).await?;
         Ok(Response::new(v1::CancelResponse { found }))
@@ -122,10 +121,10 @@ impl Dispatcher for Service {
     ) -> Result<Response<v1::RetryResponse>, Status> {
         let ids = parse_ids(&request.into_inner().ids)?;
         let asked = self.look(ids, Duration::ZERO).await?;
-        let store = self.store.clone();
-        let read =
-            move || asked.iter().map(|asked| again(store.as_ref(), &asked.snapshot)).collect();
-        let tasks: Vec<Again> = blocking(read).await?;
+        let read = move |store: &dyn Store| {
+            asked.iter().map(|asked| again(store, &asked.snapshot)).collect()
+        };
+        let tasks: Vec<Again> = read_apart(&self.store, read).await?;
         let snapshots = self.handle.ask(|reply| Message::Retry { tasks, reply }).await?;
         let found = self.brief(snapshots).await?;
         Ok(Response::new(v1::RetryResponse { found }))
@@ -274,12 +273,11 @@ fn again(store: &dyn Store, snapshot: &Snapshot) -> Result<Again, store::Error> 
     Ok(Again { id: snapshot.id, known: spec.map(|spec| (spec, last, 0, None)) })
 }
 
-pub(super) async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, store::Error> + Send + 'static,
+pub(super) async fn read_apart<T: Send + 'static>(
+    store: &Arc<dyn Store>,
+    read: impl FnOnce(&dyn Store) -> Result<T, store::Error> + Send + 'static,
 ) -> Result<T, Status> {
-    let read = tokio::task::spawn_blocking(read).await;
-    let read = read.map_err(|panic| Status::internal(format!("reading panicked: {panic}")))?;
-    read.map_err(|error| answers::unread(&error))
+    store::apart(store, read).await.map_err(|error| answers::unread(&error))
 }
 
 fn parse_ids(ids: &[u64]) -> Result<Vec<TaskId>, Malformed> {

@@ -24,7 +24,7 @@ use crate::core::event::{Event, TaskEvent};
 use crate::core::id::{Seq, TaskId};
 use crate::core::limits;
 use crate::shutdown::Shutdown;
-use crate::store::{Group, Store};
+use crate::store::{self, Group, Store};
 use crate::wire::{Malformed, v1};
 
 /// Events read from the store at once, and told in one message.
@@ -123,16 +123,12 @@ impl Watcher {
     async fn catch_up(&mut self, line: &Line) -> bool {
         loop {
             line.has_room().await;
-            let (store, place) = (self.store.clone(), self.place);
-            let read = move || store.events_after(place, PAGE, line::BYTES);
-            let events = match tokio::task::spawn_blocking(read).await {
-                Ok(Ok(events)) => events,
-                Ok(Err(error)) => {
+            let place = self.place;
+            let read = move |store: &dyn Store| store.events_after(place, PAGE, line::BYTES);
+            let events = match store::apart(&self.store, read).await {
+                Ok(events) => events,
+                Err(error) => {
                     line.end(answers::unread(&error)).await;
-                    return false;
-                }
-                Err(panic) => {
-                    line.end(Status::internal(format!("reading panicked: {panic}"))).await;
                     return false;
                 }
             };

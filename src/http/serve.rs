@@ -9,7 +9,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,15 +40,14 @@ pub async fn serve(
     deadline: Duration,
 ) -> Result<(), rpc::Error> {
     let address = listener.addr();
-    let socket = TcpListener::from_std(listener.into_socket())
-        .map_err(|source| rpc::Error::Listen { address, source })?;
+    let port = listener.into_port()?;
     let routes = guarded(routes, hosts);
     let connections = TaskTracker::new();
     // Dropped with this call: connections have tasks of their own, which must not
     // outlive it.
     let cut = CancellationToken::new();
     let _cut_on_return = cut.clone().drop_guard();
-    let mut gate = Gate::new(socket, CONNECTIONS, For::Http, cut);
+    let mut gate = Gate::new(port, CONNECTIONS, For::Http, cut);
     info!(%address, "listening for HTTP");
     loop {
         let (stream, place) = tokio::select! {
@@ -77,13 +75,12 @@ pub async fn serve(
     Ok(())
 }
 
-fn prepare(stream: &TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    rustix::net::sockopt::set_tcp_user_timeout(stream, STUCK_MS)?;
-    Ok(())
+fn prepare(stream: &rpc::Stream) -> std::io::Result<()> {
+    stream.set_nodelay()?;
+    stream.set_user_timeout(STUCK_MS)
 }
 
-async fn connection(stream: TcpStream, routes: Router, guest: &Guest, shutdown: Shutdown) {
+async fn connection(stream: rpc::Stream, routes: Router, guest: &Guest, shutdown: Shutdown) {
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())

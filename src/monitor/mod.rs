@@ -33,7 +33,7 @@ use crate::client::{self, Client};
 use crate::clock::Clock;
 use crate::discovery::Directory;
 use crate::http::{self, AllowedHosts};
-use crate::rpc::{self, Listen, Listener, ServeLimits};
+use crate::rpc::{self, Listen, Listener, Network, ServeLimits};
 use crate::shutdown::Shutdown;
 use crate::wire::v1::monitor_server::MonitorServer;
 
@@ -102,7 +102,7 @@ impl Monitor {
         let listener = rpc::bind(&config.listen)?;
         let http = rpc::bind(&config.http)?;
         let client = Client::connect(&config.dispatcher)?.with_patience(PATIENCE);
-        let directory = Directory::new(&config.nameservices, Clock::start())?;
+        let directory = Directory::new(&Network::System, &config.nameservices, Clock::start())?;
         Ok(Self { listener, http, client, directory, config })
     }
 

@@ -20,7 +20,7 @@ use tracing::info;
 use crate::clock::Clock;
 use crate::core::limits;
 use crate::http;
-use crate::rpc::{self, Listen, Listener, ServeLimits};
+use crate::rpc::{self, Listen, Listener, Network, ServeLimits};
 use crate::shutdown::Shutdown;
 use crate::wire::v1::name_service_server::NameServiceServer;
 
@@ -46,6 +46,8 @@ pub struct Config {
     pub ttl: Duration,
     /// How long open calls may take to end once shutdown has begun. 10 s.
     pub drain_timeout: Duration,
+    /// On which network it listens and dials. The system's; tests have others.
+    pub network: Network,
 }
 
 impl Default for Config {
@@ -55,6 +57,7 @@ impl Default for Config {
             http: None,
             ttl: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(10),
+            network: Network::System,
         }
     }
 }
@@ -84,7 +87,7 @@ impl Nameservice {
         if !limits::TTL.contains(&config.ttl) {
             return Err(Error::Ttl(config.ttl));
         }
-        let listener = rpc::bind(&config.listen)?;
+        let listener = config.network.bind(&config.listen)?;
         let http = config.http.as_ref().map(rpc::bind).transpose()?;
         Ok(Self { listener, http, config })
     }
@@ -111,7 +114,7 @@ impl Nameservice {
             .max_encoding_message_size(ANSWER_BYTES);
         let limits = ServeLimits { connections: CONNECTIONS, ..ServeLimits::default() };
         let telling = http::serve_vitals(http, vitals::Vitals(handle.clone()), shutdown.clone());
-        let prober = prober::run(handle, config.ttl, shutdown.clone());
+        let prober = prober::run(handle, config.network, config.ttl, shutdown.clone());
         let serving =
             rpc::serve(listener, Routes::new(server), limits, shutdown, config.drain_timeout);
         info!(ttl = ?config.ttl, "nameservice starts with an empty registry");

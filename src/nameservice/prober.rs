@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::keeper::Handle;
 use crate::core::registry::Endpoint;
-use crate::rpc;
+use crate::rpc::Network;
 use crate::shutdown::Shutdown;
 
 /// The time a worker has to connect and answer.
@@ -27,28 +27,28 @@ const AT_ONCE: usize = 32;
 const ANSWER_BYTES: usize = 4 << 10;
 
 /// Probes in rounds, about a third of a TTL apart, until `shutdown` begins.
-pub(super) async fn run(handle: Handle, ttl: Duration, shutdown: Shutdown) {
+pub(super) async fn run(handle: Handle, network: Network, ttl: Duration, shutdown: Shutdown) {
     tokio::select! {
         () = shutdown.begun() => {}
-        () = rounds(&handle, ttl / 3) => {}
+        () = rounds(&handle, &network, ttl / 3) => {}
     }
 }
 
-async fn rounds(handle: &Handle, interval: Duration) {
+async fn rounds(handle: &Handle, network: &Network, interval: Duration) {
     loop {
         // Jitter keeps several nameservices from probing in step.
         let pause = interval.mul_f32(rand::rng().random_range(0.8..1.2));
         sleep(pause).await;
         let Ok(snapshot) = handle.list().await else { return };
         iter(snapshot.endpoints)
-            .for_each_concurrent(AT_ONCE, |endpoint| probe(handle, endpoint))
+            .for_each_concurrent(AT_ONCE, |endpoint| probe(handle, network, endpoint))
             .await;
     }
 }
 
-async fn probe(handle: &Handle, endpoint: Endpoint) {
+async fn probe(handle: &Handle, network: &Network, endpoint: Endpoint) {
     let registration = endpoint.registration;
-    let answer = timeout(PATIENCE, answers(&registration.address)).await;
+    let answer = timeout(PATIENCE, answers(network, &registration.address)).await;
     let answered = answer.is_ok_and(|serving| serving);
     if !answered {
         debug!(worker = %registration.worker, address = %registration.address, "probe failed");
@@ -60,8 +60,8 @@ async fn probe(handle: &Handle, endpoint: Endpoint) {
 }
 
 /// A worker without `grpc.health.v1` answers too, in its way.
-async fn answers(address: &str) -> bool {
-    let Ok(channel) = rpc::foreign_channel(address) else { return false };
+async fn answers(network: &Network, address: &str) -> bool {
+    let Ok(channel) = network.foreign_channel(address) else { return false };
     let mut client = HealthClient::new(channel)
         .max_decoding_message_size(ANSWER_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);

@@ -257,7 +257,7 @@ fn announce(url: &str, worker: &str, address: &str, shutdown: &Shutdown) -> Anno
 }
 
 fn announce_to(urls: &[String], worker: &str, address: &str, shutdown: &Shutdown) -> Announced {
-    let announcer = Announcer::new(urls, &parsed(worker, address)).unwrap();
+    let announcer = Announcer::new(&rpc::Network::System, urls, &parsed(worker, address)).unwrap();
     let registered = announcer.registered();
     Announced { registered, task: tokio::spawn(announcer.run(shutdown.clone())) }
 }
@@ -273,7 +273,8 @@ fn watch_directory(
     url: &str,
     shutdown: &Shutdown,
 ) -> (watch::Receiver<std::sync::Arc<View>>, JoinHandle<()>) {
-    let directory = Directory::new(&[url.to_owned()], Clock::start()).unwrap();
+    let directory =
+        Directory::new(&rpc::Network::System, &[url.to_owned()], Clock::start()).unwrap();
     (directory.view(), tokio::spawn(directory.run(shutdown.clone())))
 }
 

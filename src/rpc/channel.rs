@@ -7,8 +7,8 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use super::Error;
 use super::serve::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
+use super::{Error, Network};
 
 /// The time a connection may take to be made: three attempts of TCP.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -38,11 +38,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(2_500);
 /// It pings often, which servers of this program expect. Others may not: see
 /// [`foreign_channel`].
 pub fn channel(address: &str) -> Result<Channel, Error> {
-    let endpoint = endpoint(address)?
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true);
-    Ok(endpoint.connect_lazy())
+    Network::System.channel(address)
 }
 
 /// As [`channel`], to a server of another make: without pings of HTTP/2, because
@@ -50,11 +46,7 @@ pub fn channel(address: &str) -> Result<Channel, Error> {
 /// they come more often than every five minutes. A host that vanished is found
 /// out by TCP.
 pub fn foreign_channel(address: &str) -> Result<Channel, Error> {
-    let endpoint = endpoint(address)?
-        .tcp_keepalive(Some(TCP_PROBE_AFTER))
-        .tcp_keepalive_interval(Some(TCP_PROBE_EVERY))
-        .tcp_keepalive_retries(Some(TCP_PROBES));
-    Ok(endpoint.connect_lazy())
+    Network::System.foreign_channel(address)
 }
 
 /// The pauses between attempts to reach a peer: from about 50 ms, doubling, up to
@@ -106,6 +98,22 @@ pub fn reason(status: &Status) -> String {
         cause = error.source();
     }
     text
+}
+
+/// The endpoint of a [`channel`].
+pub(super) fn pinging(address: &str) -> Result<Endpoint, Error> {
+    Ok(endpoint(address)?
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true))
+}
+
+/// The endpoint of a [`foreign_channel`].
+pub(super) fn silent(address: &str) -> Result<Endpoint, Error> {
+    Ok(endpoint(address)?
+        .tcp_keepalive(Some(TCP_PROBE_AFTER))
+        .tcp_keepalive_interval(Some(TCP_PROBE_EVERY))
+        .tcp_keepalive_retries(Some(TCP_PROBES)))
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, Error> {

@@ -20,13 +20,13 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::calls::Call;
+use super::network::{Port, Stream};
 
 /// Peers that the system keeps for the server until it accepts them. Those beyond have
 /// to try again, after one second, then three.
@@ -78,7 +78,7 @@ const CALL_BYTES: u64 = 4 << 10;
 
 /// Where peers come in.
 pub(crate) struct Gate {
-    listener: TcpListener,
+    port: Port,
     what: For,
     places: Arc<Semaphore>,
     /// Nobody got a place since then.
@@ -88,7 +88,7 @@ pub(crate) struct Gate {
     guests: Vec<Weak<Known>>,
     most: usize,
     /// Was accepted, and has no place yet.
-    at_the_gate: Option<TcpStream>,
+    at_the_gate: Option<Stream>,
     /// Were found to only take up room, the first to leave first.
     found: VecDeque<Weak<Known>>,
     /// Was told to leave, until when it must have.
@@ -166,19 +166,14 @@ pub(crate) enum For {
 impl Gate {
     /// A gate for at most so many peers, and for no more than the process has file
     /// descriptors for. When `cut` is cancelled, so are all guests.
-    pub(crate) fn new(
-        listener: TcpListener,
-        peers: usize,
-        what: For,
-        cut: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(port: Port, peers: usize, what: For, cut: CancellationToken) -> Self {
         // The standard library asks for a backlog of 128.
-        if let Err(error) = rustix::net::listen(&listener, BACKLOG) {
+        if let Err(error) = port.listen(BACKLOG) {
             warn!(%error, "cannot ask for a longer backlog");
         }
         let most = peers.min(descriptors_for(what));
         Self {
-            listener,
+            port,
             what,
             places: Arc::new(Semaphore::new(most)),
             full_since: None,
@@ -196,7 +191,7 @@ impl Gate {
     }
 
     /// The next peer that has a place. Nothing is lost if this is not waited for.
-    pub(crate) async fn next(&mut self) -> (TcpStream, Place) {
+    pub(crate) async fn next(&mut self) -> (Stream, Place) {
         let held = Arc::clone(&self.held);
         loop {
             tokio::select! {
@@ -206,15 +201,15 @@ impl Gate {
         }
     }
 
-    async fn next_place(&mut self) -> (TcpStream, Place) {
+    async fn next_place(&mut self) -> (Stream, Place) {
         loop {
             if let Some(until) = self.paused_until {
                 sleep_until(until).await;
                 self.paused_until = None;
             }
             if self.at_the_gate.is_none() {
-                match self.listener.accept().await {
-                    Ok((stream, _)) => self.at_the_gate = Some(stream),
+                match self.port.accept().await {
+                    Ok(stream) => self.at_the_gate = Some(stream),
                     Err(error) => self.cannot_accept(&error),
                 }
                 continue;
@@ -258,7 +253,7 @@ impl Gate {
     }
 
     /// Tells a peer that there is no place for it.
-    fn turn_away(&mut self, mut stream: TcpStream) {
+    fn turn_away(&mut self, mut stream: Stream) {
         self.tell(Instant::now(), "no place for more connections, and all of them have calls");
         let Ok(turn) = Arc::clone(&self.farewells).try_acquire_owned() else { return };
         let farewell = match self.what {

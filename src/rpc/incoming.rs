@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt as _, unfold};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
@@ -20,29 +19,30 @@ use tracing::debug;
 
 use super::ServeLimits;
 use super::gate::{For, Gate, Guest, Place};
+use super::network::{Port, Stream as Wire};
 
 /// What an HTTP/2 client sends first: RFC 9113, section 3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A peer that said hello.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Wire,
     /// How many bytes of the preface the server behind has seen.
     replayed: usize,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     place: Place,
 }
 
-/// The connections that `listener` accepts. Once `cut` is cancelled, reading from
+/// The connections that `port` accepts. Once `cut` is cancelled, reading from
 /// and writing to any of them fails. Dropping the stream closes the port and drops
 /// the peers that have not said hello.
 pub(super) fn stream(
-    listener: TcpListener,
+    port: Port,
     limits: &ServeLimits,
     cut: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> + Send + use<> {
     let door = Door {
-        gate: Gate::new(listener, limits.connections, For::Calls, cut),
+        gate: Gate::new(port, limits.connections, For::Calls, cut),
         preface_deadline: limits.preface_deadline,
         greetings: FuturesUnordered::new(),
     };
@@ -75,7 +75,7 @@ impl Door {
         }
     }
 
-    fn welcome(&self, stream: TcpStream, place: Place) {
+    fn welcome(&self, stream: Wire, place: Place) {
         let patience = self.preface_deadline;
         self.greetings.push(Box::pin(async move {
             let cut = place.guest().cut().clone();
@@ -96,9 +96,9 @@ impl Door {
     }
 }
 
-async fn greet(mut stream: TcpStream, place: Place) -> io::Result<Connection> {
-    // Small messages go out at once: they are batched before they get here.
-    stream.set_nodelay(true)?;
+async fn greet(mut stream: Wire, place: Place) -> io::Result<Connection> {
+    // Messages are batched before they get here.
+    stream.set_nodelay()?;
     let mut hello = [0; PREFACE.len()];
     stream.read_exact(&mut hello).await?;
     if &hello != PREFACE {

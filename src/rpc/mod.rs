@@ -13,6 +13,7 @@ mod calls;
 mod channel;
 mod gate;
 mod incoming;
+mod network;
 mod serve;
 
 use std::io;
@@ -20,9 +21,12 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 
 pub use channel::{Backoff, CALL_TIMEOUT, CONNECT_TIMEOUT, channel, foreign_channel, reason};
 pub(crate) use gate::{For, Gate, Guest};
+pub use network::{Acceptor, Connecting, Network, Transport, Wire};
 pub use serve::{Health, ServeLimits, serve};
 
+use self::network::Socket;
 use crate::core::limits;
+pub(crate) use network::{Port, Stream};
 
 /// Where a role listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,22 +50,26 @@ impl Default for Listen {
 /// A bound port: peers can connect to it, and are answered once it is served.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    socket: Socket,
     addr: SocketAddr,
     health: Health,
 }
 
 impl Listener {
+    fn new(addr: SocketAddr, socket: Socket) -> Self {
+        Self { socket, addr, health: Health::new() }
+    }
+
     /// Where it listens, with the real port.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The socket, for a server of another protocol. It does not block.
-    #[must_use]
-    pub fn into_socket(self) -> TcpListener {
-        self.socket
+    /// The port, to be served.
+    pub(crate) fn into_port(self) -> Result<Port, Error> {
+        let Self { socket, addr: address, .. } = self;
+        Port::try_from(socket).map_err(|source| Error::Listen { address, source })
     }
 
     /// A handle to what `grpc.health.v1` answers on this port.
@@ -71,8 +79,9 @@ impl Listener {
     }
 }
 
-/// Binds a port. A host name is resolved here, which may block for as long as the
-/// system's resolver takes; the first of its addresses that can be bound is taken.
+/// Binds a port of the system's network. A host name is resolved here, which may block
+/// for as long as the system's resolver takes; the first of its addresses that can be
+/// bound is taken.
 pub fn bind(listen: &Listen) -> Result<Listener, Error> {
     let Listen { host, port, insecure } = listen;
     let name = bare(host);
@@ -165,7 +174,7 @@ fn bind_to(address: SocketAddr) -> io::Result<Listener> {
     let socket = TcpListener::bind(address)?;
     socket.set_nonblocking(true)?;
     let addr = socket.local_addr()?;
-    Ok(Listener { socket, addr, health: Health::new() })
+    Ok(Listener::new(addr, Socket::System(socket)))
 }
 
 /// An IPv6 address may be written in brackets, as in a URL.

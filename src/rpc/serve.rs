@@ -115,13 +115,12 @@ pub async fn serve(
     shutdown: Shutdown,
     deadline: Duration,
 ) -> Result<(), Error> {
-    let Listener { socket, addr, health } = listener;
-    let socket = tokio::net::TcpListener::from_std(socket)
-        .map_err(|source| Error::Listen { address: addr, source })?;
+    let (addr, health) = (listener.addr(), listener.health());
+    let port = listener.into_port()?;
     let cut = CancellationToken::new();
     // Connections have tasks of their own: they must not outlive this call.
     let _cut_on_return = cut.clone().drop_guard();
-    let connections = incoming::stream(socket, &limits, cut.clone());
+    let connections = incoming::stream(port, &limits, cut.clone());
     let service = HealthService::from_health_reporter(health.reporter.clone());
     let health_server = HealthServer::new(service)
         .max_decoding_message_size(HEALTH_BYTES)

@@ -1,4 +1,4 @@
-//! The one thread that appends to a store.
+//! The one thread that appends to a store, or none where the store does not block.
 //!
 //! Groups are handed over without waiting and appended in that order, each in
 //! one commit; while one is being synced the next can fill. One that finds no space
@@ -8,6 +8,7 @@
 //!
 //! What this module does not do: it joins no groups, and waits for no more of them.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -23,12 +24,23 @@ const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Owns the thread. Dropped without [`Committer::stop`], the thread still
 /// finishes what was handed over, but nobody waits for it.
-#[derive(Debug)]
 pub struct Committer {
-    groups: mpsc::Sender<Arc<Group>>,
-    /// Dropped when a group shall wait no longer for space.
-    patience: mpsc::Sender<()>,
-    thread: JoinHandle<()>,
+    place: Place,
+}
+
+/// Is told what became of each group.
+type Told = Box<dyn FnMut(Answer) + Send>;
+
+/// Where groups are appended.
+enum Place {
+    Apart {
+        groups: mpsc::Sender<Arc<Group>>,
+        /// Dropped when a group shall wait no longer for space.
+        patience: mpsc::Sender<()>,
+        thread: JoinHandle<()>,
+    },
+    /// Where they are handed over.
+    Here(Box<Appender<Told>>),
 }
 
 /// What became of the oldest group that has no answer.
@@ -43,8 +55,9 @@ pub enum Answer {
 }
 
 impl Committer {
-    /// Starts the thread. `answer` is called on it for each group, in order: once, but
-    /// for groups that wait for space.
+    /// Starts the thread, if the store wants one. `answer` is called for each group, in
+    /// order: once, but for groups that wait for space. It is called on the thread, or
+    /// before [`Committer::commit`] returns.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -52,25 +65,31 @@ impl Committer {
         store: Arc<dyn Store>,
         answer: impl FnMut(Answer) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (groups, handed_over) = mpsc::channel::<Arc<Group>>();
         let (patience, impatience) = mpsc::channel();
-        let mut thread = Thread { store, answer, impatience, failure: None };
-        let run = move || {
-            for group in handed_over {
-                let answer = thread.commit(&group);
-                (thread.answer)(answer);
-            }
-        };
+        if !store.blocks() {
+            let answer: Told = Box::new(answer);
+            // Nobody waits for space in memory.
+            let appender = Appender { store, answer, impatience, failure: None };
+            return Ok(Self { place: Place::Here(Box::new(appender)) });
+        }
+        let (groups, handed_over) = mpsc::channel::<Arc<Group>>();
+        let mut appender = Appender { store, answer, impatience, failure: None };
+        let run = move || handed_over.into_iter().for_each(|group| appender.take(&group));
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn(run)?;
-        Ok(Self { groups, patience, thread })
+        Ok(Self { place: Place::Apart { groups, patience, thread } })
     }
 
     /// Hands a group over, at once. An empty one is answered after those before it.
-    pub fn commit(&self, group: Arc<Group>) {
-        // The thread ends before its channel only by a panic of `answer`, which
-        // `stop` passes on; there is nobody left to answer then.
-        if self.groups.send(group).is_err() {
-            tracing::error!("the committer has ended");
+    pub fn commit(&mut self, group: Arc<Group>) {
+        match &mut self.place {
+            Place::Here(appender) => appender.take(&group),
+            // The thread ends before its channel only by a panic of `answer`, which
+            // `stop` passes on; there is nobody left to answer then.
+            Place::Apart { groups, .. } => {
+                if groups.send(group).is_err() {
+                    tracing::error!("the committer has ended");
+                }
+            }
         }
     }
 
@@ -80,14 +99,21 @@ impl Committer {
     /// # Panics
     /// When `answer` panicked.
     pub fn stop(self) {
-        drop((self.groups, self.patience));
-        if let Err(panic) = self.thread.join() {
+        let Place::Apart { groups, patience, thread } = self.place else { return };
+        drop((groups, patience));
+        if let Err(panic) = thread.join() {
             std::panic::resume_unwind(panic);
         }
     }
 }
 
-struct Thread<F> {
+impl fmt::Debug for Committer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Committer").finish_non_exhaustive()
+    }
+}
+
+struct Appender<F> {
     store: Arc<dyn Store>,
     answer: F,
     /// Ends when nobody waits for space any more.
@@ -96,7 +122,12 @@ struct Thread<F> {
     failure: Option<String>,
 }
 
-impl<F: FnMut(Answer)> Thread<F> {
+impl<F: FnMut(Answer)> Appender<F> {
+    fn take(&mut self, group: &Group) {
+        let answer = self.commit(group);
+        (self.answer)(answer);
+    }
+
     fn commit(&mut self, group: &Group) -> Answer {
         if let Some(first) = &self.failure {
             let what = format!("an earlier group failed: {first}");

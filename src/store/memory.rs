@@ -51,6 +51,10 @@ struct Contents {
 }
 
 impl Store for Memory {
+    fn blocks(&self) -> bool {
+        false
+    }
+
     fn take_epoch(&self, nonce: u64) -> Result<Vec<Epoch>, Error> {
         let mut contents = self.contents();
         let boot = contents.epochs.last().map_or(0, |last| last.boot) + 1;

@@ -1,8 +1,9 @@
 //! Makes events durable and gives them back.
 //!
 //! A store is a log with an index by id. It states no rule of the lifecycle:
-//! what an event means is the core's part. All calls block; the dispatcher calls
-//! [`Store::append`] from its one committer thread and reads from the blocking pool.
+//! what an event means is the core's part. Calls block, unless the engine says otherwise;
+//! the dispatcher calls [`Store::append`] from its one committer thread and reads from
+//! the blocking pool ([`apart`]).
 //!
 //! Every engine passes the suite in `conformance`, crash and reopen included.
 
@@ -14,6 +15,8 @@ mod record;
 
 #[cfg(test)]
 mod conformance;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -27,6 +30,12 @@ pub use self::memory::Memory;
 
 /// An engine: memory, embedded, later PostgreSQL.
 pub trait Store: std::fmt::Debug + Send + Sync + 'static {
+    /// Whether calls may keep their thread for long. Those of an engine that says no are
+    /// made where they are wanted, on no other thread.
+    fn blocks(&self) -> bool {
+        true
+    }
+
     /// Begins a new boot: one more than the last, with this nonce, synced before it
     /// returns, in every durability mode. Gives all epochs, oldest first; the last
     /// one is the new one.
@@ -148,6 +157,24 @@ impl Default for Position {
     fn default() -> Self {
         Self::Events(Seq(0))
     }
+}
+
+/// Reads from a store where that may take its time: on a thread of its own, unless the
+/// engine does not block.
+///
+/// # Errors
+/// As the store's, and when reading panicked.
+pub async fn apart<T: Send + 'static>(
+    store: &Arc<dyn Store>,
+    read: impl FnOnce(&dyn Store) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    if !store.blocks() {
+        return read(store.as_ref());
+    }
+    let store = store.clone();
+    tokio::task::spawn_blocking(move || read(store.as_ref()))
+        .await
+        .unwrap_or_else(|panic| Err(Error::Failed { what: format!("reading panicked: {panic}") }))
 }
 
 /// What becomes durable together.

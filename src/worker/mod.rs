@@ -84,6 +84,8 @@ pub struct Config {
     /// so it must be no less than what dispatchers take. 64 MiB, the most that a
     /// dispatcher can be configured for. Results have the dispatcher's limit.
     pub max_payload: u64,
+    /// On which network it listens and dials. The system's; tests have others.
+    pub network: rpc::Network,
 }
 
 impl Default for Config {
@@ -97,6 +99,7 @@ impl Default for Config {
             id: None,
             drain_timeout: Duration::from_secs(10),
             max_payload: limits::PAYLOAD_BYTES_MAX,
+            network: rpc::Network::System,
         }
     }
 }
@@ -127,15 +130,21 @@ impl Worker {
         if slots == 0 || slots > limits::SLOTS {
             return Err(Error::Slots(slots));
         }
-        let Config { listen, http, advertise, nameservices, .. } = config.clone();
+        let Config { listen, http, advertise, nameservices, network, .. } = config.clone();
         // Binding and resolving may block.
-        let bound = tokio::task::spawn_blocking(move || {
-            let listener = rpc::bind(&listen)?;
+        let blocks = network.blocks();
+        let bind = move || {
+            let listener = network.bind(&listen)?;
             let http = http.as_ref().map(rpc::bind).transpose()?;
             let advertised = address::advertised(advertise, listener.addr(), &nameservices)?;
             Ok::<_, Error>((listener, http, advertised))
-        });
-        let (listener, http, advertised) = bound.await.map_err(|_| Error::Interrupted)??;
+        };
+        let bound = if blocks {
+            tokio::task::spawn_blocking(bind).await.map_err(|_| Error::Interrupted)?
+        } else {
+            bind()
+        };
+        let (listener, http, advertised) = bound?;
         let worker_id = config.id.clone().unwrap_or_else(|| advertised.clone());
         let fine = |id: &str| {
             (1..=limits::WORKER_ID_BYTES).contains(&id.len())
@@ -153,7 +162,7 @@ impl Worker {
             slots,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let announcer = Announcer::new(&config.nameservices, &registration)?;
+        let announcer = Announcer::new(&config.network, &config.nameservices, &registration)?;
         Ok(Self { listener, http, types, identity, announcer, advertised, config })
     }
 

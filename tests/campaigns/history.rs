@@ -112,7 +112,12 @@ impl Recorder {
 
     /// Writes a fact. When this returns, a kill does not undo it.
     pub(crate) fn write(&self, fact: Fact) {
-        let line = Line { at: self.now(), fact };
+        self.write_at(self.now(), fact);
+    }
+
+    /// The same, for somebody who has the time from elsewhere.
+    pub(crate) fn write_at(&self, at: u64, fact: Fact) {
+        let line = Line { at, fact };
         let mut text = b"\n".to_vec();
         serde_json::to_writer(&mut text, &line).expect("a fact is JSON");
         text.push(b'\n');

@@ -174,6 +174,7 @@ impl Grid {
             epoch,
             lease: LEASE,
             max_payload: 1_000,
+            network: rpc::Network::System,
             clock,
             sessions: AtomicU64::new(0),
         };

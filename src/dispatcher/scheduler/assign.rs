@@ -175,10 +175,7 @@ impl Scheduler {
         self.fetching.insert(type_id);
         let store = self.store.clone();
         tokio::spawn(async move {
-            let read = tokio::task::spawn_blocking(move || read(store.as_ref(), &ids)).await;
-            let rows = read.unwrap_or_else(|panic| {
-                Err(store::Error::Failed { what: format!("reading tasks panicked: {panic}") })
-            });
+            let rows = store::apart(&store, move |store| read(store, &ids)).await;
             // A loop that has ended sends no more tasks.
             drop(inbox.send(Message::Fetched { type_id, rows }).await);
         });

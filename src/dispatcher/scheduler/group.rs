@@ -272,13 +272,10 @@ impl Scheduler {
         let Some(inbox) = self.shared.inbox.upgrade() else { return };
         tokio::spawn(async move {
             let event = loop {
-                let store = store.clone();
-                let read = tokio::task::spawn_blocking(move || store.facts(&[place])).await;
-                match read {
-                    Ok(Ok(events)) => break events.into_iter().next().flatten(),
-                    Ok(Err(store::Error::Full)) => tokio::time::sleep(READ_AGAIN).await,
-                    Ok(Err(error)) => return tracing::error!(%error, "cannot read an event"),
-                    Err(error) => return tracing::error!(%error, "reading an event panicked"),
+                match store::apart(&store, move |store| store.facts(&[place])).await {
+                    Ok(events) => break events.into_iter().next().flatten(),
+                    Err(store::Error::Full) => tokio::time::sleep(READ_AGAIN).await,
+                    Err(error) => return tracing::error!(%error, "cannot read an event"),
                 }
             };
             let answer = match event {

@@ -98,8 +98,7 @@ impl Scheduler {
 async fn load(store: Arc<dyn Store>, mut rest: Rest, inbox: mpsc::Sender<Message>) {
     let mut before: Option<oneshot::Receiver<()>> = None;
     loop {
-        let reader = store.clone();
-        let read = tokio::task::spawn_blocking(move || (rest.read(reader.as_ref()), rest)).await;
+        let read = store::apart(&store, move |store| Ok((rest.read(store), rest))).await;
         let part = match read {
             Ok((Err(store::Error::Full), same)) => {
                 rest = same;
@@ -111,8 +110,7 @@ async fn load(store: Arc<dyn Store>, mut rest: Rest, inbox: mpsc::Sender<Message
                 part
             }
             Err(panic) => {
-                let what = format!("reading the history panicked: {panic}");
-                drop(inbox.send(Message::loaded(Err(store::Error::Failed { what })).0).await);
+                drop(inbox.send(Message::loaded(Err(panic)).0).await);
                 return;
             }
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Message, Scheduler};
 use crate::core::id::Timestamp;
+use crate::store;
 
 /// When it is looked again whether there is space.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -56,9 +57,9 @@ impl Scheduler {
         self.space = Space::Reserve(None);
         let store = self.store.clone();
         tokio::spawn(async move {
-            let looked = tokio::task::spawn_blocking(move || store.has_room()).await;
-            let has_room = looked.unwrap_or_else(|panic| {
-                tracing::error!(%panic, "looking for space panicked");
+            let looked = store::apart(&store, |store| Ok(store.has_room())).await;
+            let has_room = looked.unwrap_or_else(|error| {
+                tracing::error!(%error, "cannot look for space");
                 false
             });
             // A loop that has ended takes no tasks.

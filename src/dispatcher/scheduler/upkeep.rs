@@ -8,7 +8,7 @@ use crate::core::event::TaskEvent;
 use crate::core::id::{Seq, TaskId, Timestamp};
 use crate::core::queue::Standing;
 use crate::core::task::Outcome;
-use crate::store;
+use crate::store::{self, Store};
 
 /// Events looked at in one step of trimming; deleting that many takes the store a
 /// few milliseconds.
@@ -108,16 +108,10 @@ impl Scheduler {
         self.trimming = true;
         let (store, position) = (self.store.clone(), self.retention.position());
         tokio::spawn(async move {
-            let read = move || store.events_after(position, TRIM, TRIM_BYTES);
-            let read = tokio::task::spawn_blocking(read).await;
-            let events = match read {
-                Ok(Ok(events)) => Ok(events.into_iter().map(|stored| stored.event).collect()),
-                Ok(Err(error)) => Err(error),
-                Err(panic) => {
-                    let what = format!("reading events panicked: {panic}");
-                    Err(store::Error::Failed { what })
-                }
-            };
+            let read = move |store: &dyn Store| store.events_after(position, TRIM, TRIM_BYTES);
+            let events = store::apart(&store, read).await;
+            let events =
+                events.map(|events| events.into_iter().map(|stored| stored.event).collect());
             // A loop that has ended trims no more.
             drop(inbox.send(Message::Trimmable { events }).await);
         });

@@ -1,7 +1,10 @@
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Body, Frame};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
@@ -10,6 +13,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 struct World {
     gate: Gate,
+    addr: SocketAddr,
     /// Keep their connections open.
     peers: Vec<TcpStream>,
 }
@@ -17,13 +21,13 @@ struct World {
 impl World {
     async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let gate = Gate::new(listener, 100, For::Calls, CancellationToken::new());
-        Self { gate, peers: Vec::new() }
+        let addr = listener.local_addr().unwrap();
+        let gate = Gate::new(Port::System(listener), 100, For::Calls, CancellationToken::new());
+        Self { gate, addr, peers: Vec::new() }
     }
 
     async fn guest(&mut self) -> (Place, Guest) {
-        let addr = self.gate.listener.local_addr().unwrap();
-        self.peers.push(TcpStream::connect(addr).await.unwrap());
+        self.peers.push(TcpStream::connect(self.addr).await.unwrap());
         let (_, place) = timeout(LONG, self.gate.next()).await.unwrap();
         let guest = place.guest().clone();
         (place, guest)
@@ -54,7 +58,10 @@ async fn who_holds_the_most_is_cut_when_all_calls_hold_too_much() {
         all.push((place, guest, body));
         world.turn();
     }
-    assert!(all.iter().all(|(_, guest, _)| !guest.cut().is_cancelled()), "250 MiB are not too many");
+    assert!(
+        all.iter().all(|(_, guest, _)| !guest.cut().is_cancelled()),
+        "250 MiB are not too many"
+    );
     let (_place, last) = world.guest().await;
     let mut body = last.begins().hears(endless(10, 1 << 20));
     while body.frame().now_or_never().is_some() {}

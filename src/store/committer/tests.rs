@@ -98,7 +98,7 @@ fn told(answer: Answer) -> String {
 /// Hands over four groups of one task each. The answers, and the ids that were stored.
 fn commit_four(memory: &Memory, store: Arc<dyn Store>) -> (Vec<String>, Vec<u64>) {
     let (answers, answered) = mpsc::channel();
-    let committer =
+    let mut committer =
         Committer::start(store, move |answer| answers.send(told(answer)).unwrap()).unwrap();
     for id in 1..=4 {
         committer.commit(Arc::new(group([submitted(id, b"")])));
@@ -128,7 +128,7 @@ fn an_answer_comes_after_its_group_is_stored() {
     let memory = Memory::new();
     let (counts, counted) = mpsc::channel();
     let seen = memory.clone();
-    let committer = Committer::start(Arc::new(memory), move |_| {
+    let mut committer = Committer::start(Arc::new(memory), move |_| {
         let last = seen.scan(&mut |_| {}).unwrap().last_id;
         counts.send(last).unwrap();
     })
@@ -155,7 +155,7 @@ fn a_group_that_finds_no_space_is_stored_once_there_is_some() {
     let memory = Memory::new();
     let (answers, answered) = mpsc::channel();
     let failing = Failing::new(&memory, 1, || Error::Full);
-    let committer =
+    let mut committer =
         Committer::start(failing, move |answer| answers.send(told(answer)).unwrap()).unwrap();
     for id in 1..=3 {
         committer.commit(Arc::new(group([submitted(id, b"")])));
@@ -182,7 +182,7 @@ fn a_stop_ends_the_wait_for_space() {
     let (answers, answered) = mpsc::channel();
     let mut failing = Failing::new(&Memory::new(), 0, || Error::Full);
     Arc::get_mut(&mut failing).unwrap().reopens = || Err(Error::Full);
-    let committer =
+    let mut committer =
         Committer::start(failing, move |answer| answers.send(told(answer)).unwrap()).unwrap();
     committer.commit(Arc::new(group([submitted(1, b"")])));
     assert_eq!(answered.recv_timeout(PATIENCE).unwrap(), "waits");

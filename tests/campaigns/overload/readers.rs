@@ -152,9 +152,10 @@ fn answers(run: &Run, place: &Place) -> Report {
     let get = v1::GetRequest { ids, ..v1::GetRequest::default() }.encode_to_vec();
     let calls = u32::try_from(run.many(60, 500)).expect("it is small");
     let mut bytes = frames::hello(Some(0));
-    bytes.extend((0..calls).flat_map(|nth| {
-        frames::whole_call(nth * 2 + 1, "/taskgrid.v1.Dispatcher/Get", &get)
-    }));
+    bytes.extend(
+        (0..calls)
+            .flat_map(|nth| frames::whole_call(nth * 2 + 1, "/taskgrid.v1.Dispatcher/Get", &get)),
+    );
     let bytes: Arc<[u8]> = bytes.into();
     let addr = place.addr;
     hoard(place, &mut report, |_| {
@@ -219,9 +220,8 @@ where
         })
     });
     let hoarders: Vec<_> = hoarders.collect();
-    let is_cut = within(Duration::from_secs(60), || {
-        (cut.load(Ordering::Relaxed) > 0).then_some(())
-    });
+    let is_cut =
+        within(Duration::from_secs(60), || (cut.load(Ordering::Relaxed) > 0).then_some(()));
     place.honest.forget();
     if let Err(wrong) = place.honest.goes_on(WINDOW) {
         report.complain(wrong);

@@ -1,0 +1,261 @@
+//! The network that a role is on: that of the system, or one that somebody hands in,
+//! such as a simulated one.
+//!
+//! What it does not do: it speaks no protocol and has no limits; those are the
+//! server's and the channel's, whatever the network.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::codegen::{Service, http::Uri};
+use tonic::transport::{Channel, Endpoint};
+
+use super::{Error, Listen, Listener, channel};
+
+/// Where ports are bound and peers dialled. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub enum Network {
+    /// The system's own: TCP.
+    #[default]
+    System,
+    /// Another. What binds and dials on it does so without blocking.
+    Other(Arc<dyn Transport>),
+}
+
+/// A network beside that of the system.
+pub trait Transport: fmt::Debug + Send + Sync {
+    /// Binds a port, at once.
+    ///
+    /// # Errors
+    /// As a socket of the system.
+    fn bind(&self, listen: &Listen) -> io::Result<Box<dyn Acceptor>>;
+
+    /// Connects to a port of a host, which is a name or an address.
+    fn connect(&self, host: &str, port: u16) -> Connecting<'static>;
+}
+
+/// A bound port of such a network. Dropping it closes the port.
+pub trait Acceptor: fmt::Debug + Send + Sync {
+    /// By which address peers reach it.
+    fn addr(&self) -> SocketAddr;
+
+    /// The next connection.
+    fn accept(&self) -> Connecting<'_>;
+}
+
+/// A connection of such a network.
+pub trait Wire: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
+
+impl<W: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Wire for W {}
+
+/// A connection in the making.
+pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + Send + 'a>>;
+
+impl Network {
+    /// Binds a port, as [`super::bind`] does.
+    ///
+    /// # Errors
+    /// When it cannot be bound.
+    pub fn bind(&self, listen: &Listen) -> Result<Listener, Error> {
+        let Self::Other(transport) = self else { return super::bind(listen) };
+        let Listen { host, port, .. } = listen;
+        let acceptor = transport
+            .bind(listen)
+            .map_err(|source| Error::Resolve { host: format!("{host}:{port}"), source })?;
+        Ok(Listener::new(acceptor.addr(), Socket::Other(acceptor)))
+    }
+
+    /// A channel, as [`super::channel`] makes one.
+    ///
+    /// # Errors
+    /// When the address is none.
+    pub fn channel(&self, address: &str) -> Result<Channel, Error> {
+        Ok(self.connect_lazily(&channel::pinging(address)?))
+    }
+
+    /// A channel, as [`super::foreign_channel`] makes one.
+    ///
+    /// # Errors
+    /// When the address is none.
+    pub fn foreign_channel(&self, address: &str) -> Result<Channel, Error> {
+        Ok(self.connect_lazily(&channel::silent(address)?))
+    }
+
+    fn connect_lazily(&self, endpoint: &Endpoint) -> Channel {
+        match self {
+            Self::System => endpoint.connect_lazy(),
+            Self::Other(transport) => {
+                endpoint.connect_with_connector_lazy(Dialler(Arc::clone(transport)))
+            }
+        }
+    }
+
+    /// Whether binding a port may block its thread: names are resolved.
+    #[must_use]
+    pub fn blocks(&self) -> bool {
+        matches!(self, Self::System)
+    }
+}
+
+impl PartialEq for Network {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::System, Self::System) => true,
+            (Self::Other(this), Self::Other(other)) => Arc::ptr_eq(this, other),
+            (Self::System, Self::Other(_)) | (Self::Other(_), Self::System) => false,
+        }
+    }
+}
+
+impl Eq for Network {}
+
+/// A bound port.
+#[derive(Debug)]
+pub(super) enum Socket {
+    System(std::net::TcpListener),
+    Other(Box<dyn Acceptor>),
+}
+
+/// A port that is served.
+pub(crate) enum Port {
+    System(TcpListener),
+    Other(Box<dyn Acceptor>),
+}
+
+impl Port {
+    /// Asks the system to keep so many peers until they are accepted.
+    pub(super) fn listen(&self, backlog: i32) -> io::Result<()> {
+        match self {
+            Self::System(listener) => Ok(rustix::net::listen(listener, backlog)?),
+            Self::Other(_) => Ok(()),
+        }
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::System(listener) => listener.accept().await.map(|(tcp, _)| Stream::System(tcp)),
+            Self::Other(acceptor) => acceptor.accept().await.map(Stream::Other),
+        }
+    }
+}
+
+impl TryFrom<Socket> for Port {
+    type Error = io::Error;
+
+    fn try_from(socket: Socket) -> io::Result<Self> {
+        Ok(match socket {
+            Socket::System(socket) => Self::System(TcpListener::from_std(socket)?),
+            Socket::Other(acceptor) => Self::Other(acceptor),
+        })
+    }
+}
+
+/// A connection. That of the system is called directly: all bytes pass here.
+pub(crate) enum Stream {
+    System(TcpStream),
+    Other(Box<dyn Wire>),
+}
+
+impl Stream {
+    /// Small messages go out at once.
+    pub(crate) fn set_nodelay(&self) -> io::Result<()> {
+        match self {
+            Self::System(tcp) => tcp.set_nodelay(true),
+            Self::Other(_) => Ok(()),
+        }
+    }
+
+    /// A peer that takes nothing of what it was sent for so many milliseconds is gone.
+    pub(crate) fn set_user_timeout(&self, millis: u32) -> io::Result<()> {
+        match self {
+            Self::System(tcp) => Ok(rustix::net::sockopt::set_tcp_user_timeout(tcp, millis)?),
+            Self::Other(_) => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::System(tcp) => Pin::new(tcp).poll_read(cx, into),
+            Self::Other(wire) => Pin::new(wire).poll_read(cx, into),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::System(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Other(wire) => Pin::new(wire).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::System(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
+            Self::Other(wire) => Pin::new(wire).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::System(tcp) => tcp.is_write_vectored(),
+            Self::Other(wire) => wire.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::System(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Other(wire) => Pin::new(wire).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::System(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Other(wire) => Pin::new(wire).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Dials on a network of its own, for channels.
+#[derive(Debug, Clone)]
+struct Dialler(Arc<dyn Transport>);
+
+impl Service<Uri> for Dialler {
+    type Response = TokioIo<Box<dyn Wire>>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        // A channel is made only for what has both.
+        let host = super::bare(uri.host().unwrap_or_default());
+        let connecting = self.0.connect(host, uri.port_u16().unwrap_or_default());
+        Box::pin(async move { connecting.await.map(TokioIo::new) })
+    }
+}
