@@ -54,7 +54,10 @@ async fn who_holds_the_most_is_cut_when_all_calls_hold_too_much() {
         all.push((place, guest, body));
         world.turn();
     }
-    assert!(all.iter().all(|(_, guest, _)| !guest.cut().is_cancelled()), "250 MiB are not too many");
+    assert!(
+        all.iter().all(|(_, guest, _)| !guest.cut().is_cancelled()),
+        "250 MiB are not too many"
+    );
     let (_place, last) = world.guest().await;
     let mut body = last.begins().hears(endless(10, 1 << 20));
     while body.frame().now_or_never().is_some() {}
