@@ -48,7 +48,8 @@ pub async fn serve_vitals(
     shutdown: Shutdown,
 ) -> Result<(), rpc::Error> {
     if let Some(listener) = listener {
-        serve(listener, vitals(role), AllowedHosts::default(), shutdown, LAST_WORDS).await
+        let hosts = AllowedHosts::default();
+        Box::pin(serve(listener, vitals(role), hosts, shutdown, LAST_WORDS)).await
     } else {
         shutdown.begun().await;
         Ok(())

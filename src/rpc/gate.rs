@@ -88,7 +88,7 @@ pub(crate) struct Gate {
     guests: Vec<Weak<Known>>,
     most: usize,
     /// Was accepted, and has no place yet.
-    at_the_gate: Option<Stream>,
+    waiting: Option<Stream>,
     /// Were found to only take up room, the first to leave first.
     found: VecDeque<Weak<Known>>,
     /// Was told to leave, until when it must have.
@@ -180,7 +180,7 @@ impl Gate {
             farewells: Arc::new(Semaphore::new(FAREWELLS)),
             guests: Vec::new(),
             most,
-            at_the_gate: None,
+            waiting: None,
             found: VecDeque::new(),
             leaving: None,
             paused_until: None,
@@ -207,15 +207,15 @@ impl Gate {
                 sleep_until(until).await;
                 self.paused_until = None;
             }
-            if self.at_the_gate.is_none() {
+            if self.waiting.is_none() {
                 match self.port.accept().await {
-                    Ok(stream) => self.at_the_gate = Some(stream),
+                    Ok(stream) => self.waiting = Some(stream),
                     Err(error) => self.cannot_accept(&error),
                 }
                 continue;
             }
             let permit = self.place().await;
-            match (self.at_the_gate.take(), permit) {
+            match (self.waiting.take(), permit) {
                 (Some(stream), Some(permit)) => return (stream, self.welcome(permit)),
                 (Some(stream), None) => self.turn_away(stream),
                 (None, _) => {}

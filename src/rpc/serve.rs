@@ -120,7 +120,7 @@ pub async fn serve(
     let cut = CancellationToken::new();
     // Connections have tasks of their own: they must not outlive this call.
     let _cut_on_return = cut.clone().drop_guard();
-    let connections = incoming::stream(port, &limits, cut.clone());
+    let connections = Box::pin(incoming::stream(port, &limits, cut.clone()));
     let service = HealthService::from_health_reporter(health.reporter.clone());
     let health_server = HealthServer::new(service)
         .max_decoding_message_size(HEALTH_BYTES)

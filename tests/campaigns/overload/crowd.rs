@@ -171,12 +171,12 @@ async fn hold(mut stream: TcpStream, manner: Manner) -> io::Result<()> {
         Manner::Silent | Manner::Says(_) => read_to_end(&mut stream).await,
         Manner::Drips(words) => {
             let (mut reads, mut writes) = stream.split();
-            let mut drops = words.drops().into_iter().cycle();
+            let mut rest = words.rest().into_iter().cycle();
             let drips = async {
                 let mut ticks = interval(DRIP);
                 loop {
                     ticks.tick().await;
-                    let Some(byte) = drops.next() else { continue };
+                    let Some(byte) = rest.next() else { continue };
                     writes.write_all(&[byte]).await?;
                 }
             };
@@ -240,7 +240,7 @@ impl Words {
     }
 
     /// What drips after it, again and again.
-    fn drops(self) -> Vec<u8> {
+    fn rest(self) -> Vec<u8> {
         match self {
             // A frame of an unknown kind, which is to be ignored, so long that it never ends.
             Self::Preface => frames::frame(0xfa, 0, 0, &[0; 1 << 13]),

@@ -33,6 +33,9 @@ const LONGEST: Duration = Duration::from_secs(30);
 const STUCK: Duration = Duration::from_millis(500);
 /// MiB that the dispatcher may need for a flood.
 const MEMORY: u64 = 16;
+/// And for as many calls as there may be on all its connections, 4,096 at 8 KiB, twice: one
+/// that comes back is there before the one that went is forgotten.
+const FOR_STREAMS: u64 = 64;
 /// Calls that are answered beside each flood at the least.
 const ANSWERED: u64 = 20;
 
@@ -54,6 +57,8 @@ struct Flood {
     reads: bool,
     /// The server must end it.
     is_ended: bool,
+    /// MiB that the dispatcher may need for it.
+    memory: u64,
 }
 
 const USUAL: Flood = Flood {
@@ -64,6 +69,7 @@ const USUAL: Flood = Flood {
     streams: 1,
     reads: true,
     is_ended: false,
+    memory: MEMORY,
 };
 
 /// Frames of one write where they are small.
@@ -114,6 +120,7 @@ fn resets() -> Vec<Flood> {
             },
             frames: u64::from(MANY),
             streams: MANY,
+            memory: FOR_STREAMS,
             ..USUAL
         },
     ]
@@ -124,21 +131,21 @@ fn of_the_connection() -> Vec<Flood> {
     vec![
         Flood {
             name: "pings",
-            again: |_, _| same(frames::frame(PING, 0, 0, &[7; 8])),
+            again: |_, _| same(&frames::frame(PING, 0, 0, &[7; 8])),
             frames: u64::from(MANY),
             reads: false,
             ..USUAL
         },
         Flood {
             name: "settings",
-            again: |_, _| same(frames::frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0xff, 0xff])),
+            again: |_, _| same(&frames::frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0xff, 0xff])),
             frames: u64::from(MANY),
             reads: false,
             ..USUAL
         },
         Flood {
             name: "acknowledgements",
-            again: |_, _| same(frames::frame(SETTINGS, ACK, 0, &[])),
+            again: |_, _| same(&frames::frame(SETTINGS, ACK, 0, &[])),
             frames: u64::from(MANY),
             ..USUAL
         },
@@ -157,7 +164,7 @@ fn of_the_connection() -> Vec<Flood> {
         },
         Flood {
             name: "windows_of_nothing",
-            again: |_, _| same(frames::frame(WINDOW_UPDATE, 0, 0, &[0; 4])),
+            again: |_, _| same(&frames::frame(WINDOW_UPDATE, 0, 0, &[0; 4])),
             frames: u64::from(MANY),
             is_ended: true,
             ..USUAL
@@ -182,7 +189,7 @@ fn headers() -> Vec<Flood> {
         Flood {
             name: "empty_continuations",
             first: open,
-            again: |_, _| same(frames::frame(CONTINUATION, 0, 1, &[])),
+            again: |_, _| same(&frames::frame(CONTINUATION, 0, 1, &[])),
             frames: u64::from(MANY),
             is_ended: true,
             ..USUAL
@@ -236,7 +243,7 @@ fn bodies() -> Vec<Flood> {
         Flood {
             name: "empty_pieces",
             first: |_| frames::frame(HEADERS, END_HEADERS, 1, &frames::call(SUBMIT)),
-            again: |_, _| same(frames::frame(DATA, 0, 1, &[])),
+            again: |_, _| same(&frames::frame(DATA, 0, 1, &[])),
             frames: u64::from(MANY),
             ..USUAL
         },
@@ -270,7 +277,7 @@ fn each(stream: u32, frame: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
     (0..MANY).flat_map(|nth| frame(stream + nth * 2)).collect()
 }
 
-fn same(frame: Vec<u8>) -> Vec<u8> {
+fn same(frame: &[u8]) -> Vec<u8> {
     frame.repeat(usize::try_from(MANY).expect("it is small"))
 }
 
@@ -299,7 +306,7 @@ pub(super) fn run(run: &Run, dice: &mut Dice) -> Report {
         .enable_all()
         .build()
         .expect("a runtime can be built");
-    let size = Amount {
+    let amount = Amount {
         frames: run.many(10_000, 1_000_000),
         span: Duration::from_millis(run.many(300, 5_000)),
     };
@@ -317,7 +324,7 @@ pub(super) fn run(run: &Run, dice: &mut Dice) -> Report {
         let (before, watching) = (meter.memory(), meter.watch_memory());
         honest.forget();
         let came = Arc::new(Came::default());
-        runtime.block_on(pour(addr, &flood, size, dice, &came));
+        runtime.block_on(pour(addr, &flood, amount, dice, &came));
         let answered = honest.answered();
         if answered < ANSWERED
             && let Err(wrong) = honest.goes_on(usize::try_from(ANSWERED).unwrap_or(usize::MAX))
@@ -327,13 +334,13 @@ pub(super) fn run(run: &Run, dice: &mut Dice) -> Report {
         part.figure("frames", came.frames.load(Ordering::Relaxed));
         part.figure("answered_meanwhile", answered);
         let grown = watching.most().saturating_sub(before) / 1_024;
-        part.at_most("memory_mib", grown, MEMORY);
+        part.at_most("memory_mib", grown, flood.memory);
         let ended = came.ended.load(Ordering::Relaxed);
         part.at_least("ended", ended, u64::from(flood.is_ended));
         part.figure("with_a_reason", came.goaways.load(Ordering::Relaxed));
         report.part(flood.name, part);
     }
-    report.at_most("memory_mib_of_all", meter.memory().saturating_sub(warm) / 1_024, MEMORY);
+    report.at_most("memory_mib_of_all", meter.memory().saturating_sub(warm) / 1_024, FOR_STREAMS);
     let wrong = honest.complaints();
     report.exactly("honest_failures", count(wrong.len()), 0);
     report.complain_of(wrong.into_iter().take(3).collect());
@@ -380,7 +387,7 @@ async fn pour(addr: SocketAddr, flood: &Flood, size: Amount, dice: &mut Dice, ca
                     let writes = timeout(STUCK, to.write_all(&bytes));
                     let written = tokio::select! {
                         written = writes => written,
-                        () = hears.to_the_end(), if reads => Ok(Err(ErrorKind::BrokenPipe.into())),
+                        () = hears.hear(), if reads => Ok(Err(ErrorKind::BrokenPipe.into())),
                     };
                     match written {
                         Ok(Ok(())) => came.frames.fetch_add(of_one, Ordering::Relaxed),
@@ -395,7 +402,7 @@ async fn pour(addr: SocketAddr, flood: &Flood, size: Amount, dice: &mut Dice, ca
                 }
                 to.shutdown().await.ok();
                 if reads {
-                    timeout(STUCK, hears.to_the_end()).await.ok();
+                    timeout(STUCK, hears.hear()).await.ok();
                 }
                 came.ended.fetch_add(u64::from(is_ended || hears.is_told_why), Ordering::Relaxed);
                 came.goaways.fetch_add(u64::from(hears.is_told_why), Ordering::Relaxed);
@@ -421,7 +428,7 @@ struct Hears {
 
 impl Hears {
     /// Reads until the server ends the connection. Nothing is lost if this is not waited for.
-    async fn to_the_end(&mut self) {
+    async fn hear(&mut self) {
         while self.from.read_buf(&mut self.bytes).await.is_ok_and(|length| length > 0) {
             while let Some((kind, _, payload, length)) = frames::read(&self.bytes) {
                 let code = payload.get(4..8);

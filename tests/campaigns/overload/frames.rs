@@ -64,7 +64,7 @@ pub(super) fn kept_field(name: &str, value: &str) -> Vec<u8> {
 }
 
 /// The field that was kept last, in one byte.
-pub(super) const LAST_KEPT: u8 = 0x80 | 62;
+pub(super) const LAST_KEPT: u8 = 0x80 + 62;
 
 /// A message of gRPC.
 pub(super) fn message(bytes: &[u8]) -> Vec<u8> {

@@ -122,7 +122,7 @@ impl Honest {
     /// How long somebody new takes from the first packet to the first answer.
     pub(super) fn newcomer(&self) -> Result<Duration, String> {
         let (whom, began) = (self.whom, Instant::now());
-        let calls = async { Caller::new(whom, PATIENCE).await?.call().await };
+        let calls = async { Caller::new(whom, PATIENCE)?.call().await };
         let called = self.runtime.block_on(async { timeout(PATIENCE, calls).await });
         called.map_err(|_| "somebody new got no answer at all".to_owned())??;
         Ok(began.elapsed())
@@ -145,7 +145,7 @@ impl Drop for Honest {
 }
 
 async fn call_on(whom: Whom, books: &Books) {
-    let mut caller = match Caller::new(whom, Duration::ZERO).await {
+    let mut caller = match Caller::new(whom, Duration::ZERO) {
         Ok(caller) => caller,
         Err(wrong) => return lock(&books.wrong).push(wrong),
     };
@@ -168,7 +168,7 @@ async fn call_on(whom: Whom, books: &Books) {
 }
 
 impl Caller {
-    async fn new(whom: Whom, patience: Duration) -> Result<Self, String> {
+    fn new(whom: Whom, patience: Duration) -> Result<Self, String> {
         Ok(match whom {
             Whom::Dispatcher(addr) => {
                 let client = Client::connect(&addr.to_string()).map_err(|bad| bad.to_string())?;
