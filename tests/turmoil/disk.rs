@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use taskgrid::core::event::{Event, TaskEvent};
 use taskgrid::core::id::{Epoch, Seq, TaskId};
 use taskgrid::core::task::Spec;
-use taskgrid::store::{Error, Group, Memory, Recovered, Store, StoredEvent, StoredTask};
+use taskgrid::store::{Error, Group, Memory, Position, Recovered, Store, StoredEvent, StoredTask};
+
+/// Tasks and events of a part of the history.
+const PART: usize = 20;
 
 /// What is handed from one life of the dispatcher to the next. A clone is the same disk.
 #[derive(Debug, Clone, Default)]
@@ -117,8 +120,19 @@ impl Store for Disk {
         self.shared.memory().append(group)
     }
 
-    fn scan(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error> {
-        self.shared.memory().scan(visit)
+    fn summary(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error> {
+        self.shared.memory().summary(visit)
+    }
+
+    fn history(
+        &self,
+        from: Position,
+        to: Recovered,
+        limit: usize,
+        visit: &mut dyn FnMut(Event),
+    ) -> Result<Option<Position>, Error> {
+        // So little at once that a start is in many parts.
+        self.shared.memory().history(from, to, limit.min(PART), visit)
     }
 
     fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error> {
@@ -144,6 +158,10 @@ impl Store for Disk {
         bytes: usize,
     ) -> Result<Vec<StoredEvent>, Error> {
         self.shared.memory().events_after(place, limit, bytes)
+    }
+
+    fn has_room(&self) -> bool {
+        true
     }
 
     fn reopen(&self) -> Result<(), Error> {

@@ -70,7 +70,7 @@ pub(crate) fn run(seed: u64, lies: bool, tells: bool, history: &Path) -> Told {
     let mut told = Told { seed, ..Told::default() };
     told.virtual_ms = u64::try_from(sim.elapsed().as_millis()).unwrap_or(u64::MAX);
     told.network = format!("{:016x}", ear.digest());
-    director.tell(&mut told);
+    director.end(&sim, &mut told);
     {
         let heard = ear.heard();
         (told.sent, told.lost, told.held) = (heard.sent, heard.lost, heard.held);
