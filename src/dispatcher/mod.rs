@@ -160,7 +160,7 @@ impl Dispatcher {
         // Opening checks every page.
         let opened = tokio::task::spawn_blocking(move || open(&storage)).await;
         let store = opened.map_err(|panic| Error::Thread(panic.to_string()))??;
-        Self::load(config, ports, store).await
+        Box::pin(Self::load(config, ports, store)).await
     }
 
     /// As [`Dispatcher::bind`], over a store that is open, whatever the configuration
@@ -170,7 +170,7 @@ impl Dispatcher {
     /// As [`Dispatcher::bind`].
     pub async fn bind_over(config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
         let ports = Ports::bind(&config)?;
-        Self::load(config, ports, store).await
+        Box::pin(Self::load(config, ports, store)).await
     }
 
     async fn load(config: Config, ports: Ports, store: Arc<dyn Store>) -> Result<Self, Error> {

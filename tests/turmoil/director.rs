@@ -32,6 +32,8 @@ pub(crate) struct Director {
     /// What is to be done, and when.
     agenda: BTreeMap<(Duration, u64), Mend>,
     deeds: u64,
+    /// Workers that the nameservice may not know, and until when.
+    unregistered: BTreeMap<String, Duration>,
     /// Links and hosts that are being harmed.
     busy: BTreeSet<String>,
     told: Told,
@@ -83,6 +85,7 @@ impl Director {
             is_over: false,
             agenda: BTreeMap::new(),
             deeds: 0,
+            unregistered: BTreeMap::new(),
             busy: BTreeSet::new(),
             told: Told::default(),
         }
@@ -180,12 +183,15 @@ impl Director {
         };
         let end = sim.elapsed() + span;
         self.later(end, mend);
-        if let (true, DISPATCHER, worker) = (loses, a, b)
-            && worker.starts_with("worker")
-        {
-            self.excuse(sim, worker);
-            self.later(end, Mend::Excuse(worker.to_owned()));
-            self.later(end + GRACE, Mend::Excuse(worker.to_owned()));
+        if loses && b.starts_with("worker") {
+            match a {
+                DISPATCHER => {
+                    self.excuse(sim, b);
+                    self.later(end, Mend::Excuse(b.to_owned()));
+                    self.later(end + GRACE, Mend::Excuse(b.to_owned()));
+                }
+                _ => _ = self.unregistered.insert(b.to_owned(), end + GRACE),
+            }
         }
     }
 
@@ -255,6 +261,18 @@ impl Director {
         self.recorder.write_at(millis(sim.elapsed()), fact);
     }
 
+    /// A dispatcher that starts dials only whom a nameservice names: of a worker that it
+    /// does not hear of, it cannot adopt what still runs.
+    fn excuse_the_unregistered(&mut self, sim: &Sim<'static>) {
+        let now = sim.elapsed();
+        for (worker, until) in self.unregistered.clone() {
+            if until > now {
+                self.excuse(sim, &worker);
+                self.later(until, Mend::Excuse(worker));
+            }
+        }
+    }
+
     fn mend(&mut self, sim: &mut Sim<'static>, mend: Mend) {
         match mend {
             Mend::Repair(link) => {
@@ -275,6 +293,9 @@ impl Director {
                 self.busy.remove(&link.name());
             }
             Mend::Restart(host) => {
+                if host == DISPATCHER {
+                    self.excuse_the_unregistered(sim);
+                }
                 sim.bounce(host.as_str());
                 self.busy.remove(&host);
             }
