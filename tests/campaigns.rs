@@ -47,6 +47,8 @@ mod history;
 mod load;
 #[path = "campaigns/mount.rs"]
 mod mount;
+#[path = "campaigns/network.rs"]
+mod network;
 #[path = "campaigns/options.rs"]
 mod options;
 #[path = "campaigns/overload.rs"]
@@ -79,7 +81,7 @@ use campaign::{Campaign, Ran, Report, Run};
 use options::Options;
 
 /// All campaigns, in the order in which they run.
-static ALL: [Campaign; 7] = [
+static ALL: [Campaign; 8] = [
     Campaign {
         name: "crashes",
         about: "the dispatcher is killed at random moments and at named points",
@@ -114,6 +116,11 @@ static ALL: [Campaign; 7] = [
         name: "overload",
         about: "crowds that do nothing, floods, queues that are full, readers that do not read",
         run: overload::run,
+    },
+    Campaign {
+        name: "network",
+        about: "links are cut and slow, peers freeze, the nameservice is away, many come back",
+        run: network::run,
     },
 ];
 

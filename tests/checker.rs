@@ -272,6 +272,11 @@ fn an_execution_without_a_cause_is_found() {
     again(Made::two_tasks()).breaks(&["I6"]);
     again(Made::two_tasks().with(Fact::WorkerLost { worker: "w2".to_owned() })).breaks(&["I6"]);
     again(Made::two_tasks().with(Fact::WorkerLost { worker: "w1".to_owned() })).breaks(&[]);
+    let cut_off = |worker: &str, began| Fact::CutOff { workers: vec![worker.to_owned()], began };
+    again(Made::two_tasks().with(cut_off("w2", 0))).breaks(&["I6"]);
+    again(Made::two_tasks().with(cut_off("w1", 0))).breaks(&[]);
+    // Long after it had ended.
+    again(Made::two_tasks().with(cut_off("w1", 10_000))).breaks(&["I6"]);
     again(Made::two_tasks().with(Fact::DispatcherLost)).breaks(&[]);
     again(Made::two_tasks().runs(1, "a/0", "xf", 0).ends("xf", How::Failed)).breaks(&["I6"]);
     // What was lost before the task first ran explains nothing.

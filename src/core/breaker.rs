@@ -24,7 +24,8 @@ use super::id::Timestamp;
 pub const FAILURES: u32 = 5;
 /// The first pause: a restart takes about as long.
 pub const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Pauses double up to this: a peer that is back is found out within half a minute.
+/// Pauses double up to this unless told otherwise: a peer that is back is found out within
+/// half a minute.
 pub const LAST_PAUSE: Duration = Duration::from_secs(30);
 /// A trial that has not reported back after this counts as forgotten, and another
 /// may begin.
@@ -45,8 +46,10 @@ pub enum State {
 }
 
 /// The breaker of one link.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breaker {
+    /// No pause is longer.
+    longest: Duration,
     /// Failures in a row.
     failures: u32,
     /// It has opened: until then nothing goes through, and after it trials.
@@ -59,7 +62,13 @@ impl Breaker {
     /// A closed one.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::with_pauses_up_to(LAST_PAUSE)
+    }
+
+    /// A closed one, for a peer that is to be found out sooner once it is back.
+    #[must_use]
+    pub fn with_pauses_up_to(longest: Duration) -> Self {
+        Self { longest, failures: 0, opened_until: None, trial_until: None }
     }
 
     /// What it lets through at `now`.
@@ -90,7 +99,7 @@ impl Breaker {
 
     /// The peer answered: everything goes through.
     pub fn succeeded(&mut self) {
-        *self = Self::new();
+        *self = Self::with_pauses_up_to(self.longest);
     }
 
     /// The peer failed. Late reports of attempts from before it opened change
@@ -102,7 +111,7 @@ impl Breaker {
             State::Closed | State::HalfOpen => {
                 self.failures = self.failures.saturating_add(1);
                 let doublings = self.failures.saturating_sub(FAILURES).min(16);
-                let pause = FIRST_PAUSE.saturating_mul(1 << doublings).min(LAST_PAUSE);
+                let pause = FIRST_PAUSE.saturating_mul(1 << doublings).min(self.longest);
                 self.opened_until = Some(now.plus(pause));
                 self.trial_until = None;
             }
@@ -117,6 +126,12 @@ impl Breaker {
             State::Open { until } => Some(until),
             State::HalfOpen => self.trial_until.filter(|until| *until > now),
         }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -146,7 +161,7 @@ mod tests {
 
     #[test]
     fn half_open_lets_one_trial_through_whose_success_closes_it() {
-        let mut breaker = opened();
+        let mut breaker = opened(Breaker::new());
         assert_eq!(breaker.state(at(1_000)), State::HalfOpen);
         assert_eq!(breaker.next_chance(at(1_000)), None);
         assert!(breaker.admits(at(1_000)));
@@ -158,22 +173,22 @@ mod tests {
 
     #[test]
     fn failed_trials_double_the_pause_up_to_half_a_minute() {
-        let mut breaker = opened();
-        let mut pauses = Vec::new();
-        let mut now = at(1_000);
-        for _ in 0..7 {
-            assert!(breaker.admits(now));
-            breaker.failed(now);
-            let until = breaker.next_chance(now).unwrap();
-            pauses.push(until.since(now).as_secs());
-            now = until;
-        }
-        assert_eq!(pauses, [2, 4, 8, 16, 30, 30, 30]);
+        assert_eq!(pauses(opened(Breaker::new())), [2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
+    }
+
+    #[test]
+    fn no_pause_is_longer_than_the_longest_it_was_given() {
+        let mut breaker = Breaker::with_pauses_up_to(Duration::from_millis(2_500));
+        assert_eq!(pauses(opened(breaker.clone())), [2_000, 2_500, 2_500, 2_500, 2_500, 2_500]);
+        breaker.succeeded();
+        assert_eq!(pauses(opened(breaker)), [2_000, 2_500, 2_500, 2_500, 2_500, 2_500]);
+        let short = Breaker::with_pauses_up_to(Duration::from_millis(250));
+        assert_eq!(pauses(opened(short)), [250; 6]);
     }
 
     #[test]
     fn a_late_failure_from_before_it_opened_changes_nothing() {
-        let mut breaker = opened();
+        let mut breaker = opened(Breaker::new());
         let before = breaker.clone();
         breaker.failed(at(500));
         assert_eq!(breaker, before);
@@ -181,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_trial_that_never_reports_makes_room_for_another() {
-        let mut breaker = opened();
+        let mut breaker = opened(Breaker::new());
         assert!(breaker.admits(at(1_000)));
         assert!(!breaker.admits(at(10_999)));
         assert!(breaker.admits(at(11_000)));
@@ -213,12 +228,25 @@ mod tests {
         Timestamp(ms)
     }
 
-    /// One that opened at 0, for a second.
-    fn opened() -> Breaker {
-        let mut breaker = Breaker::new();
+    /// It, opened at 0, for a second unless it pauses less.
+    fn opened(mut breaker: Breaker) -> Breaker {
         for _ in 0..FAILURES {
             breaker.failed(at(0));
         }
         breaker
+    }
+
+    /// Milliseconds of the pauses after trials that fail.
+    fn pauses(mut breaker: Breaker) -> Vec<u64> {
+        let mut now = breaker.next_chance(at(0)).unwrap();
+        let pauses = (0..6).map(|_| {
+            assert!(breaker.admits(now));
+            breaker.failed(now);
+            let until = breaker.next_chance(now).unwrap();
+            let pause = until.since(now);
+            now = until;
+            u64::try_from(pause.as_millis()).unwrap()
+        });
+        pauses.collect()
     }
 }

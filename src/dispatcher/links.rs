@@ -145,10 +145,12 @@ impl Links {
 
     /// Holds sessions with one worker, one after the other, for as long as it is
     /// registered. A link that fails again and again is left alone for a while, longer
-    /// each time, then tried once; what handlers do never counts.
+    /// each time up to half a lease, then tried once; what handlers do never counts.
     async fn keep(&self, worker: &Arc<str>) {
+        // However long it was away: a worker that is back works again within a lease.
+        let longest_pause = self.lease / 2;
         let mut backoff = Backoff::new();
-        let mut breaker = Breaker::new();
+        let mut breaker = Breaker::with_pauses_up_to(longest_pause);
         let mut problem = String::new();
         loop {
             let Some(registration) = self.registration(worker) else { return };
@@ -186,7 +188,7 @@ impl Links {
             if self.tell_link(&registration, state, &problem).await.is_err() {
                 return;
             }
-            tokio::time::sleep(backoff.next()).await;
+            tokio::time::sleep(backoff.next().min(longest_pause)).await;
         }
     }
 

@@ -27,9 +27,10 @@ const TCP_PROBE_EVERY: Duration = Duration::from_secs(3);
 const TCP_PROBES: u32 = 3;
 
 /// The first pause, doubled each time up to the last; each grows by up to its own
-/// length again by jitter, so that no pause is longer than 5 s.
+/// length again by jitter, so that no pause is longer than 2 s: after a partition work
+/// is to go on as before within a lease and 2 s.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LAST_PAUSE: Duration = Duration::from_millis(2_500);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A channel to `http://host:port` or `host:port`. Connects with the first call,
 /// and again by itself after a loss; calls have no deadline unless they set one.
@@ -50,7 +51,7 @@ pub fn foreign_channel(address: &str) -> Result<Channel, Error> {
 }
 
 /// The pauses between attempts to reach a peer: from about 50 ms, doubling, up to
-/// 5 s, with jitter, for ever.
+/// 2 s, with jitter, for ever.
 #[derive(Debug)]
 pub struct Backoff {
     pauses: <ExponentialBuilder as backon::BackoffBuilder>::Backoff,

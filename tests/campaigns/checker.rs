@@ -20,6 +20,8 @@ pub(crate) struct History {
     /// By nonce.
     executions: BTreeMap<String, Execution>,
     workers_lost: BTreeMap<String, Vec<u64>>,
+    /// From when to when each worker was cut off.
+    cut_off: BTreeMap<String, Vec<(u64, u64)>>,
     dispatcher_lost: Vec<u64>,
     /// Whether a list of all tasks was read: the last word on what there is.
     listed: bool,
@@ -97,6 +99,10 @@ pub(crate) struct Sums {
     pub(crate) reads: u64,
 }
 
+/// How long before and after it is cut off a worker may have, or get, news that are lost: TCP
+/// sends again only after a while, and sessions stand again. In milliseconds.
+const AFTERMATH: u64 = 3_000;
+
 type Invariant = (&'static str, fn(&History) -> Vec<String>);
 
 /// All invariants.
@@ -161,6 +167,12 @@ impl History {
             }));
         }
         all
+    }
+
+    /// Executions that were under way on these workers at that moment.
+    pub(crate) fn under_way(&self, workers: &[String], at: u64) -> u64 {
+        let there = self.executions.values().filter(|run| workers.contains(&run.worker));
+        count(there.filter(|run| run.at <= at && at < run.ended_at).count())
     }
 
     /// Results that were given when a later lease of their task had begun to run; and those
@@ -242,6 +254,11 @@ impl History {
             Fact::WorkerLost { worker } => {
                 self.workers_lost.entry(worker).or_default().push(at);
             }
+            Fact::CutOff { workers, began } => {
+                for worker in workers {
+                    self.cut_off.entry(worker).or_default().push((began, at));
+                }
+            }
             Fact::DispatcherLost => self.dispatcher_lost.push(at),
         }
     }
@@ -280,8 +297,19 @@ impl History {
         let workers = self.runs(story).filter(|run| {
             let lost = self.workers_lost.get(&run.worker);
             lost.is_some_and(|moments| moments.iter().any(|at| *at >= run.at))
+                || self
+                    .cut_off
+                    .get(&run.worker)
+                    .is_some_and(|cuts| cuts.iter().any(|cut| run.met(*cut)))
         });
         dispatcher + workers.count()
+    }
+}
+
+impl Execution {
+    /// Whether it, or the news of its end, may have been lost when its worker was cut off.
+    fn met(&self, (from, to): (u64, u64)) -> bool {
+        self.at <= to + AFTERMATH && self.ended_at.saturating_add(AFTERMATH) >= from
     }
 }
 

@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) slow: u64,
     /// How long those take at most, in milliseconds.
     pub(crate) slow_millis: u64,
+    /// And at least.
+    pub(crate) slow_from: u64,
     /// Tasks in a thousand that take one to four seconds: longer than a lease of a second.
     pub(crate) long: u64,
     /// Tasks in a thousand whose handler fails the first time, half of them by a panic.
@@ -65,6 +67,7 @@ impl Default for Plan {
             cancels: 50,
             slow: 50,
             slow_millis: 20,
+            slow_from: 1,
             long: 0,
             failing: 5,
             forgets: false,
@@ -319,7 +322,7 @@ impl Shared {
             let deed = if dice.chance(self.plan.long) {
                 Deed::Take(dice.between(1_000, 4_000))
             } else if dice.chance(self.plan.slow) {
-                Deed::Take(dice.between(1, self.plan.slow_millis))
+                Deed::Take(dice.between(self.plan.slow_from, self.plan.slow_millis))
             } else if at_most_once || !dice.chance(self.plan.failing) {
                 Deed::Take(0)
             } else if dice.chance(500) {

@@ -1,6 +1,7 @@
 //! Where a campaign takes place: a grid of processes, workers of the campaign's own, and
 //! the history of all of them.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,8 +37,18 @@ impl Site {
         Self::around(Grid::start_in(data.to_owned(), flags))
     }
 
-    fn around(grid: Grid) -> Self {
+    /// The same, with a nameservice that is there.
+    pub(crate) fn start_around(nameservice: SocketAddr, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory can be made");
+        let grid = Grid::around(nameservice, dir.path().join("data"), flags);
+        Self::with_history(grid, dir)
+    }
+
+    fn around(grid: Grid) -> Self {
+        Self::with_history(grid, tempfile::tempdir().expect("a directory can be made"))
+    }
+
+    fn with_history(grid: Grid, dir: TempDir) -> Self {
         let recorder = Recorder::append_to(&dir.path().join("history.jsonl"));
         let recorder = recorder.expect("a history can be written");
         Self { grid, recorder, dir, workers: 0 }

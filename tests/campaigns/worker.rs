@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
+use futures_util::future::try_join_all;
 use rustix::process::{Signal, getpid, kill_process};
 use taskgrid::rpc::Listen;
 use taskgrid::shutdown::Shutdown;
-use taskgrid::worker::{Config, Context, Failure, Worker};
+use taskgrid::worker::{Config, Context, Error, Failure, Worker};
 
 use super::history::{Fact, How, Recorder};
 use super::process::Process;
@@ -36,12 +37,18 @@ pub(crate) struct Options {
     /// Its id in the grid, unless it is the name.
     #[arg(long)]
     pub(crate) id: Option<String>,
+    /// Where others reach it, unless that is where it listens.
+    #[arg(long)]
+    pub(crate) advertise: Option<String>,
     #[arg(long, default_value = "127.0.0.1")]
     pub(crate) host: String,
     #[arg(long, default_value_t = 0)]
     pub(crate) port: u16,
     #[arg(long, default_value_t = 2)]
     pub(crate) slots: u32,
+    /// So many workers in this one process, each with a number behind its name.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) many: u32,
 }
 
 impl Options {
@@ -51,10 +58,20 @@ impl Options {
             history: history.to_owned(),
             name: name.to_owned(),
             id: None,
+            advertise: None,
             host: "127.0.0.1".to_owned(),
             port: 0,
             slots: 2,
+            many: 1,
         }
+    }
+
+    /// The names of all workers of the process.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        let name = |number: u32| {
+            if self.many > 1 { format!("{}-{number}", self.name) } else { self.name.clone() }
+        };
+        (0..self.many).map(name)
     }
 
     /// Starts a worker.
@@ -65,8 +82,12 @@ impl Options {
         command.arg("--history").arg(&self.history);
         command.args(["--name", &self.name, "--host", &self.host]);
         command.args(["--port", &self.port.to_string(), "--slots", &self.slots.to_string()]);
+        command.args(["--many", &self.many.to_string()]);
         if let Some(id) = &self.id {
             command.args(["--id", id]);
+        }
+        if let Some(address) = &self.advertise {
+            command.args(["--advertise", address]);
         }
         Process::spawn(command, b"")
     }
@@ -90,22 +111,12 @@ pub(crate) fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
 
 async fn serve(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let recorder = Recorder::append_to(&options.history)?;
-    let name = options.name.clone();
-    let config = Config {
-        listen: Listen { host: options.host, port: options.port, ..Listen::default() },
-        nameservices: vec![options.nameservice],
-        slots: Some(options.slots),
-        id: Some(options.id.unwrap_or_else(|| name.clone())),
-        ..Config::default()
-    };
-    let worker = Worker::builder()
-        .handle(work::TYPE, move |context, payload| {
-            let (recorder, worker) = (recorder.clone(), name.clone());
-            async move { run(&recorder, worker, &context, &payload).await }
-        })
-        .bind(config)
-        .await?;
-    eprintln!("listening address={}", worker.addr());
+    let mut workers = Vec::new();
+    for name in options.names() {
+        workers.push(bind(&options, name, recorder.clone()).await?);
+    }
+    let last = workers.last().ok_or("a process of no workers")?;
+    eprintln!("listening address={}", last.addr());
     let shutdown = Shutdown::new();
     let told = shutdown.clone();
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -113,7 +124,24 @@ async fn serve(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         terminate.recv().await;
         told.begin();
     });
-    Ok(worker.run(shutdown).await?)
+    try_join_all(workers.into_iter().map(|worker| worker.run(shutdown.clone()))).await?;
+    Ok(())
+}
+
+async fn bind(options: &Options, name: String, recorder: Recorder) -> Result<Worker, Error> {
+    let config = Config {
+        listen: Listen { host: options.host.clone(), port: options.port, ..Listen::default() },
+        advertise: options.advertise.clone(),
+        nameservices: vec![options.nameservice.clone()],
+        slots: Some(options.slots),
+        id: Some(options.id.clone().unwrap_or_else(|| name.clone())),
+        ..Config::default()
+    };
+    let handler = move |context: Context, payload: Bytes| {
+        let (recorder, worker) = (recorder.clone(), name.clone());
+        async move { run(&recorder, worker, &context, &payload).await }
+    };
+    Worker::builder().handle(work::TYPE, handler).bind(config).await
 }
 
 /// One execution.

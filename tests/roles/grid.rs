@@ -28,7 +28,7 @@ pub(crate) struct Grid {
     data: PathBuf,
     /// Where the data is, if that ends with the grid.
     _dir: Option<TempDir>,
-    _nameservice: Process,
+    _nameservice: Option<Process>,
 }
 
 impl Grid {
@@ -42,7 +42,12 @@ impl Grid {
     /// The same, with its data in a directory that outlives it.
     pub(crate) fn start_in(data: PathBuf, flags: &[&str]) -> Self {
         let nameservice = Process::start(&["nameservice", "--port", "0", "--ttl", TTL]);
-        let nameservice_addr = nameservice.addr();
+        let grid = Self::around(nameservice.addr(), data, flags);
+        Self { _nameservice: Some(nameservice), ..grid }
+    }
+
+    /// The same, with a nameservice that is there, and that somebody else keeps.
+    pub(crate) fn around(nameservice_addr: SocketAddr, data: PathBuf, flags: &[&str]) -> Self {
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         // An address of its own: while the dispatcher is away nobody else takes it.
         let listen = SocketAddr::new(own_host().parse().unwrap(), 0);
@@ -56,7 +61,7 @@ impl Grid {
             flags,
             data,
             _dir: None,
-            _nameservice: nameservice,
+            _nameservice: None,
         }
     }
 

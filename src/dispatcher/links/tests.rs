@@ -111,6 +111,24 @@ async fn the_link_to_a_worker_that_cannot_be_reached_opens_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_worker_that_was_away_for_long_is_still_dialled_twice_a_lease() {
+    const DIALS: usize = 12;
+    let mut grid = Grid::new();
+    let session = grid.session().await;
+    let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    grid.address = door.local_addr().unwrap().to_string().into();
+    grid.register();
+    drop(session);
+    // With pauses that double up to half a minute so many take longer than a test waits.
+    soon("so many dials", async {
+        for _ in 0..DIALS {
+            drop(door.accept().await.unwrap());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_malformed_report_ends_the_session() {
     let mut grid = Grid::new();
     let mut session = grid.session().await;
