@@ -28,7 +28,7 @@ pub(crate) struct Grid {
     data: PathBuf,
     /// Where the data is, if that ends with the grid.
     _dir: Option<TempDir>,
-    _nameservice: Process,
+    pub(crate) nameservice: Process,
 }
 
 impl Grid {
@@ -41,12 +41,12 @@ impl Grid {
 
     /// The same, with its data in a directory that outlives it.
     pub(crate) fn start_in(data: PathBuf, flags: &[&str]) -> Self {
-        let nameservice = Process::start(&["nameservice", "--port", "0", "--ttl", TTL]);
+        // Addresses of their own: while one of the two is away nobody else takes it.
+        let own = || SocketAddr::new(own_host().parse().unwrap(), 0);
+        let nameservice = nameservice(own());
         let nameservice_addr = nameservice.addr();
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        // An address of its own: while the dispatcher is away nobody else takes it.
-        let listen = SocketAddr::new(own_host().parse().unwrap(), 0);
-        let dispatcher = dispatcher(listen, nameservice_addr, &data, &flags);
+        let dispatcher = dispatcher(own(), nameservice_addr, &data, &flags);
         let dispatcher_addr = dispatcher.addr();
         Self {
             workers: Vec::new(),
@@ -56,7 +56,7 @@ impl Grid {
             flags,
             data,
             _dir: None,
-            _nameservice: nameservice,
+            nameservice,
         }
     }
 
@@ -98,6 +98,11 @@ impl Grid {
     pub(crate) fn dispatcher_again(&self) -> Command {
         let (listen, nameservice) = (self.dispatcher_addr, self.nameservice_addr);
         dispatcher_command(listen, nameservice, &self.data, &self.flags)
+    }
+
+    /// What starts the nameservice as it was, once it is gone.
+    pub(crate) fn nameservice_again(&self) -> Command {
+        nameservice_command(self.nameservice_addr)
     }
 
     /// Where the dispatcher's data is.
@@ -191,8 +196,12 @@ pub(crate) fn worker(name: &str, nameservice: SocketAddr, flags: &[&str]) -> Pro
 
 /// A nameservice at this address.
 pub(crate) fn nameservice(listen: SocketAddr) -> Process {
+    Process::spawn(nameservice_command(listen), b"")
+}
+
+fn nameservice_command(listen: SocketAddr) -> Command {
     let (host, port) = (listen.ip().to_string(), listen.port().to_string());
-    Process::start(&["nameservice", "--host", &host, "--port", &port, "--ttl", TTL])
+    taskgrid(&["nameservice", "--host", &host, "--port", &port, "--ttl", TTL])
 }
 
 /// An address where nobody listens, and where nobody else will before somebody is told
