@@ -26,6 +26,8 @@ use std::time::Instant;
 mod campaign;
 #[path = "campaigns/checker.rs"]
 mod checker;
+#[path = "campaigns/clocks.rs"]
+mod clocks;
 #[path = "campaigns/crashes.rs"]
 mod crashes;
 #[path = "campaigns/damage.rs"]
@@ -68,6 +70,8 @@ mod site;
 mod strace;
 #[path = "campaigns/waits.rs"]
 mod waits;
+#[path = "campaigns/wall.rs"]
+mod wall;
 #[path = "campaigns/work.rs"]
 mod work;
 #[path = "campaigns/worker.rs"]
@@ -79,7 +83,7 @@ use campaign::{Campaign, Ran, Report, Run};
 use options::Options;
 
 /// All campaigns, in the order in which they run.
-static ALL: [Campaign; 7] = [
+static ALL: [Campaign; 8] = [
     Campaign {
         name: "crashes",
         about: "the dispatcher is killed at random moments and at named points",
@@ -114,6 +118,11 @@ static ALL: [Campaign; 7] = [
         name: "overload",
         about: "crowds that do nothing, floods, queues that are full, readers that do not read",
         run: overload::run,
+    },
+    Campaign {
+        name: "clocks",
+        about: "wall clocks jump forward and back, also between two starts of the dispatcher",
+        run: clocks::run,
     },
 ];
 

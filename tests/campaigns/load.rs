@@ -323,7 +323,7 @@ impl Shared {
             } else if at_most_once || !dice.chance(self.plan.failing) {
                 Deed::Take(0)
             } else if dice.chance(500) {
-                Deed::Fail
+                Deed::Fail(0)
             } else {
                 Deed::Panic
             };

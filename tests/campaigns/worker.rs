@@ -11,6 +11,7 @@ use clap::Parser;
 use rustix::process::{Signal, getpid, kill_process};
 use taskgrid::rpc::Listen;
 use taskgrid::shutdown::Shutdown;
+use taskgrid::telemetry;
 use taskgrid::worker::{Config, Context, Failure, Worker};
 
 use super::history::{Fact, How, Recorder};
@@ -42,6 +43,9 @@ pub(crate) struct Options {
     pub(crate) port: u16,
     #[arg(long, default_value_t = 2)]
     pub(crate) slots: u32,
+    /// What it logs, beside its address.
+    #[arg(long)]
+    pub(crate) log_level: Option<String>,
 }
 
 impl Options {
@@ -54,11 +58,17 @@ impl Options {
             host: "127.0.0.1".to_owned(),
             port: 0,
             slots: 2,
+            log_level: None,
         }
     }
 
     /// Starts a worker.
     pub(crate) fn start(&self) -> Process {
+        Process::spawn(self.command(), b"")
+    }
+
+    /// What starts it.
+    pub(crate) fn command(&self) -> Command {
         let program = std::env::current_exe().expect("the path of this program is known");
         let mut command = Command::new(program);
         command.env_clear().args([WORD, "--nameservice", &self.nameservice]);
@@ -68,7 +78,10 @@ impl Options {
         if let Some(id) = &self.id {
             command.args(["--id", id]);
         }
-        Process::spawn(command, b"")
+        if let Some(level) = &self.log_level {
+            command.args(["--log-level", level]);
+        }
+        command
     }
 }
 
@@ -89,6 +102,9 @@ pub(crate) fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
 }
 
 async fn serve(options: Options) -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(level) = &options.log_level {
+        telemetry::start(telemetry::LogFormat::Text, level, true)?;
+    }
     let recorder = Recorder::append_to(&options.history)?;
     let name = options.name.clone();
     let config = Config {
@@ -144,9 +160,10 @@ async fn run(
                 return Err(Failure::error("told to stop"));
             }
         }
-        Deed::Fail if is_first => {
+        Deed::Fail(millis) if is_first => {
             ended(How::Failed);
-            return Err(Failure::error("as it was asked to").retry_after(Duration::ZERO));
+            let span = Duration::from_millis(millis);
+            return Err(Failure::error("as it was asked to").retry_after(span));
         }
         Deed::Panic if is_first => {
             ended(How::Failed);
@@ -160,7 +177,7 @@ async fn run(
             ended(How::Failed);
             return Ok(vec![b'.'; bytes].into());
         }
-        Deed::Take(_) | Deed::Fail | Deed::Panic => {}
+        Deed::Take(_) | Deed::Fail(_) | Deed::Panic => {}
     }
     ended(How::Done);
     Ok(work::result(payload, &nonce).into())
