@@ -40,6 +40,8 @@ mod disks;
 mod drains;
 #[path = "campaigns/fleet.rs"]
 mod fleet;
+#[path = "campaigns/gauges.rs"]
+mod gauges;
 #[path = "roles/grid.rs"]
 #[expect(dead_code, reason = "the tests of the roles ask more of a grid")]
 mod grid;
@@ -66,6 +68,8 @@ mod process;
 mod recorded;
 #[path = "campaigns/site.rs"]
 mod site;
+#[path = "campaigns/soak.rs"]
+mod soak;
 #[path = "campaigns/strace.rs"]
 mod strace;
 #[path = "campaigns/waits.rs"]
@@ -123,6 +127,11 @@ static ALL: [Campaign; 8] = [
         name: "clocks",
         about: "wall clocks jump forward and back, also between two starts of the dispatcher",
         run: clocks::run,
+    },
+    Campaign {
+        name: "soak",
+        about: "a steady load with faults throughout, while memory and disk are measured",
+        run: soak::run,
     },
 ];
 
