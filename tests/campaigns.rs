@@ -87,7 +87,7 @@ use campaign::{Campaign, Ran, Report, Run};
 use options::Options;
 
 /// All campaigns, in the order in which they run.
-static ALL: [Campaign; 8] = [
+static ALL: [Campaign; 9] = [
     Campaign {
         name: "crashes",
         about: "the dispatcher is killed at random moments and at named points",
