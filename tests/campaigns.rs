@@ -26,6 +26,8 @@ use std::time::Instant;
 mod campaign;
 #[path = "campaigns/checker.rs"]
 mod checker;
+#[path = "campaigns/clocks.rs"]
+mod clocks;
 #[path = "campaigns/crashes.rs"]
 mod crashes;
 #[path = "campaigns/damage.rs"]
@@ -38,6 +40,8 @@ mod disks;
 mod drains;
 #[path = "campaigns/fleet.rs"]
 mod fleet;
+#[path = "campaigns/gauges.rs"]
+mod gauges;
 #[path = "roles/grid.rs"]
 #[expect(dead_code, reason = "the tests of the roles ask more of a grid")]
 mod grid;
@@ -66,10 +70,14 @@ mod process;
 mod recorded;
 #[path = "campaigns/site.rs"]
 mod site;
+#[path = "campaigns/soak.rs"]
+mod soak;
 #[path = "campaigns/strace.rs"]
 mod strace;
 #[path = "campaigns/waits.rs"]
 mod waits;
+#[path = "campaigns/wall.rs"]
+mod wall;
 #[path = "campaigns/work.rs"]
 mod work;
 #[path = "campaigns/worker.rs"]
@@ -81,7 +89,7 @@ use campaign::{Campaign, Ran, Report, Run};
 use options::Options;
 
 /// All campaigns, in the order in which they run.
-static ALL: [Campaign; 8] = [
+static ALL: [Campaign; 10] = [
     Campaign {
         name: "crashes",
         about: "the dispatcher is killed at random moments and at named points",
@@ -121,6 +129,16 @@ static ALL: [Campaign; 8] = [
         name: "network",
         about: "links are cut and slow, peers freeze, the nameservice is away, many come back",
         run: network::run,
+    },
+    Campaign {
+        name: "clocks",
+        about: "wall clocks jump forward and back, also between two starts of the dispatcher",
+        run: clocks::run,
+    },
+    Campaign {
+        name: "soak",
+        about: "a steady load with faults throughout, while memory and disk are measured",
+        run: soak::run,
     },
 ];
 

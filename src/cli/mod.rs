@@ -156,10 +156,15 @@ fn no_colour() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
+/// Threads that wait for the disk or a name, of which each read of the store wants one. What
+/// is more waits in line: a burst of reads would have hundreds of them, and since all take
+/// their turns, the least load keeps them all.
+const BLOCKING_THREADS: usize = 16;
+
 fn runtime(one_thread: bool) -> Result<Runtime, Failure> {
     let mut builder =
         if one_thread { Builder::new_current_thread() } else { Builder::new_multi_thread() };
-    Ok(builder.enable_all().build()?)
+    Ok(builder.enable_all().max_blocking_threads(BLOCKING_THREADS).build()?)
 }
 
 /// Runs a role: the first signal lets it drain, the second ends it at once.

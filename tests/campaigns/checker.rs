@@ -204,6 +204,20 @@ impl History {
         (count(story.executions.len()), alone)
     }
 
+    /// When the executions of a task began and ended, in the order of their leases.
+    pub(crate) fn runs_of(&self, task: u64) -> impl Iterator<Item = (u64, u64)> {
+        let story = self.tasks.get(&task).into_iter();
+        let mut runs: Vec<_> = story.flat_map(|story| self.runs(story)).collect();
+        runs.sort_by_key(|run| run.token);
+        runs.into_iter().map(|run| (run.at, run.ended_at))
+    }
+
+    /// When a watch first told that the task ended.
+    pub(crate) fn ended_at(&self, task: u64) -> Option<u64> {
+        let told = self.tasks.get(&task)?.ends().filter(|read| read.by == By::Watch);
+        told.map(|read| read.at).min()
+    }
+
     /// Sorts in what comes next.
     pub(crate) fn take(&mut self, Line { at, fact }: Line) {
         match fact {

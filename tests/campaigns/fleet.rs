@@ -33,6 +33,11 @@ struct Member {
 impl Fleet {
     /// So many workers, ready; every second one keeps its place.
     pub(crate) fn start(site: &mut Site, count: u64) -> Self {
+        Self::start_beside(site, count, 0)
+    }
+
+    /// The same, where other workers are ready.
+    pub(crate) fn start_beside(site: &mut Site, count: u64, others: u64) -> Self {
         let members = (0..count).map(|number| {
             let mut options = site.worker_options();
             let keeps_place = number % 2 == 1;
@@ -44,7 +49,7 @@ impl Fleet {
             Member { process: options.start(), options, stopped: None, keeps_place }
         });
         let members = members.collect();
-        site.grid.wait_for_workers(work::TYPE, count);
+        site.grid.wait_for_workers(work::TYPE, others + count);
         Self { members }
     }
 

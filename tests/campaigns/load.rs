@@ -8,11 +8,12 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use taskgrid::client::{
     Client, Error, Event, Found, GetOptions, ListOptions, SubmitOptions, Task, TaskView, Watch,
+    Watching,
 };
 use taskgrid::core::id::TaskId;
 use taskgrid::core::task::Status;
@@ -39,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) batch: u64,
     /// How many receipted tasks may be open before clients wait for ends.
     pub(crate) open: usize,
+    /// Tasks a second, of all clients; `None` for as many as are taken.
+    pub(crate) rate: Option<u64>,
     /// Batches in a thousand that are at most once.
     pub(crate) at_most_once: u64,
     /// Batches in a thousand of which some tasks are cancelled.
@@ -63,6 +66,7 @@ impl Default for Plan {
             clients: 4,
             batch: 50,
             open: 1_000,
+            rate: None,
             at_most_once: 30,
             cancels: 50,
             slow: 50,
@@ -91,6 +95,7 @@ struct Shared {
     recorder: Recorder,
     plan: Plan,
     books: Mutex<Books>,
+    began: Instant,
     /// Submits without an answer at this moment.
     asking: AtomicU64,
 }
@@ -121,6 +126,7 @@ impl Load {
             recorder: recorder.clone(),
             plan,
             books: Mutex::default(),
+            began: Instant::now(),
             asking: AtomicU64::new(0),
         });
         let (stop, end) = (Shutdown::new(), Shutdown::new());
@@ -148,6 +154,11 @@ impl Load {
                 tokio::select! { () = watches => {}, () = end.begun() => {} }
             });
         }
+    }
+
+    /// Opens a watch of everything, for the caller to read or to leave.
+    pub(crate) fn watch(&self) -> Option<Watching> {
+        self.runtime.block_on(async { self.shared.client().watch(Watch::default()).await.ok() })
     }
 
     /// Tasks with a receipt.
@@ -208,6 +219,21 @@ impl Load {
     /// Tasks as they stand, with their stories; what is read is written down.
     pub(crate) fn read(&self, ids: &[u64]) -> Vec<TaskView> {
         self.runtime.block_on(self.shared.read(ids, Duration::ZERO))
+    }
+
+    /// Reads the newest receipted tasks so many times at once.
+    pub(crate) fn read_at_once(&self, times: usize) {
+        let ids = self.shared.books().receipted.iter().rev().take(100).copied().collect::<Vec<_>>();
+        let calls = (0..times).map(|_| {
+            let (shared, ids) = (Arc::clone(&self.shared), ids.clone());
+            self.runtime.spawn(async move { shared.read_once(&shared.client(), &ids).await })
+        });
+        let calls: Vec<_> = calls.collect();
+        self.runtime.block_on(async {
+            for call in calls {
+                call.await.expect("a client does not panic");
+            }
+        });
     }
 
     /// All receipted tasks, with their stories.
@@ -297,7 +323,7 @@ impl Shared {
         let client = patient.clone().with_patience(Duration::ZERO);
         let mut batches: u64 = 0;
         while !stop.has_begun() {
-            if self.books().open.len() >= self.plan.open {
+            if self.books().open.len() >= self.plan.open || self.is_ahead() {
                 pause().await;
                 continue;
             }
@@ -315,6 +341,14 @@ impl Shared {
         }
     }
 
+    /// Whether there were as many tasks as the rate allows up to this moment.
+    fn is_ahead(&self) -> bool {
+        let millis = self.began.elapsed().as_millis();
+        let allowed = |rate: u64| u128::from(rate) * millis / 1_000;
+        let receipted = u128::from(count(self.books().receipted.len()));
+        self.plan.rate.is_some_and(|rate| receipted >= allowed(rate))
+    }
+
     fn invent(&self, key: &str, dice: &mut Dice) -> Batch {
         let at_most_once = dice.chance(self.plan.at_most_once);
         let size = dice.between(1, self.plan.batch);
@@ -326,7 +360,7 @@ impl Shared {
             } else if at_most_once || !dice.chance(self.plan.failing) {
                 Deed::Take(0)
             } else if dice.chance(500) {
-                Deed::Fail
+                Deed::Fail(0)
             } else {
                 Deed::Panic
             };
@@ -482,7 +516,7 @@ impl Shared {
         }
     }
 
-    async fn watch(self: Arc<Self>, mut watching: taskgrid::client::Watching, end: Shutdown) {
+    async fn watch(self: Arc<Self>, mut watching: Watching, end: Shutdown) {
         loop {
             let next = tokio::select! {
                 next = watching.next() => next,

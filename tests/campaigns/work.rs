@@ -28,8 +28,8 @@ pub(crate) struct Work {
 pub(crate) enum Deed {
     /// Give the result, after so many milliseconds.
     Take(u64),
-    /// Fail, and give the result the next time.
-    Fail,
+    /// Fail, and give the result the next time, so many milliseconds later.
+    Fail(u64),
     /// Panic, and give the result the next time.
     Panic,
     /// Give a result of so many bytes.
@@ -43,7 +43,7 @@ impl Work {
     pub(crate) fn payload(&self) -> String {
         let (word, number) = match self.deed {
             Deed::Take(millis) => ("take", millis.to_string()),
-            Deed::Fail => ("fail", "0".to_owned()),
+            Deed::Fail(millis) => ("fail", millis.to_string()),
             Deed::Panic => ("panic", "0".to_owned()),
             Deed::Give(bytes) => ("give", bytes.to_string()),
             Deed::Kill => ("kill", "0".to_owned()),
@@ -62,7 +62,7 @@ impl FromStr for Work {
         let (name, word, number, padding) = (next()?, next()?, next()?, next()?);
         let deed = match word {
             "take" => Deed::Take(number.parse().map_err(|_| wrong())?),
-            "fail" => Deed::Fail,
+            "fail" => Deed::Fail(number.parse().map_err(|_| wrong())?),
             "panic" => Deed::Panic,
             "give" => Deed::Give(number.parse().map_err(|_| wrong())?),
             "kill" => Deed::Kill,

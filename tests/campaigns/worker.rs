@@ -12,6 +12,7 @@ use futures_util::future::try_join_all;
 use rustix::process::{Signal, getpid, kill_process};
 use taskgrid::rpc::Listen;
 use taskgrid::shutdown::Shutdown;
+use taskgrid::telemetry;
 use taskgrid::worker::{Config, Context, Error, Failure, Worker};
 
 use super::history::{Fact, How, Recorder};
@@ -49,6 +50,9 @@ pub(crate) struct Options {
     /// So many workers in this one process, each with a number behind its name.
     #[arg(long, default_value_t = 1)]
     pub(crate) many: u32,
+    /// What it logs, beside its address.
+    #[arg(long)]
+    pub(crate) log_level: Option<String>,
 }
 
 impl Options {
@@ -63,6 +67,7 @@ impl Options {
             port: 0,
             slots: 2,
             many: 1,
+            log_level: None,
         }
     }
 
@@ -76,6 +81,11 @@ impl Options {
 
     /// Starts a worker.
     pub(crate) fn start(&self) -> Process {
+        Process::spawn(self.command(), b"")
+    }
+
+    /// What starts it.
+    pub(crate) fn command(&self) -> Command {
         let program = std::env::current_exe().expect("the path of this program is known");
         let mut command = Command::new(program);
         command.env_clear().args([WORD, "--nameservice", &self.nameservice]);
@@ -89,7 +99,10 @@ impl Options {
         if let Some(address) = &self.advertise {
             command.args(["--advertise", address]);
         }
-        Process::spawn(command, b"")
+        if let Some(level) = &self.log_level {
+            command.args(["--log-level", level]);
+        }
+        command
     }
 }
 
@@ -110,6 +123,9 @@ pub(crate) fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
 }
 
 async fn serve(options: Options) -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(level) = &options.log_level {
+        telemetry::start(telemetry::LogFormat::Text, level, true)?;
+    }
     let recorder = Recorder::append_to(&options.history)?;
     let mut workers = Vec::new();
     for name in options.names() {
@@ -172,9 +188,10 @@ async fn run(
                 return Err(Failure::error("told to stop"));
             }
         }
-        Deed::Fail if is_first => {
+        Deed::Fail(millis) if is_first => {
             ended(How::Failed);
-            return Err(Failure::error("as it was asked to").retry_after(Duration::ZERO));
+            let span = Duration::from_millis(millis);
+            return Err(Failure::error("as it was asked to").retry_after(span));
         }
         Deed::Panic if is_first => {
             ended(How::Failed);
@@ -188,7 +205,7 @@ async fn run(
             ended(How::Failed);
             return Ok(vec![b'.'; bytes].into());
         }
-        Deed::Take(_) | Deed::Fail | Deed::Panic => {}
+        Deed::Take(_) | Deed::Fail(_) | Deed::Panic => {}
     }
     ended(How::Done);
     Ok(work::result(payload, &nonce).into())

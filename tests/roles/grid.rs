@@ -28,7 +28,7 @@ pub(crate) struct Grid {
     data: PathBuf,
     /// Where the data is, if that ends with the grid.
     _dir: Option<TempDir>,
-    _nameservice: Option<Process>,
+    nameservice: Option<Process>,
 }
 
 impl Grid {
@@ -41,17 +41,15 @@ impl Grid {
 
     /// The same, with its data in a directory that outlives it.
     pub(crate) fn start_in(data: PathBuf, flags: &[&str]) -> Self {
-        let nameservice = Process::start(&["nameservice", "--port", "0", "--ttl", TTL]);
+        let nameservice = nameservice(own());
         let grid = Self::around(nameservice.addr(), data, flags);
-        Self { _nameservice: Some(nameservice), ..grid }
+        Self { nameservice: Some(nameservice), ..grid }
     }
 
     /// The same, with a nameservice that is there, and that somebody else keeps.
     pub(crate) fn around(nameservice_addr: SocketAddr, data: PathBuf, flags: &[&str]) -> Self {
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        // An address of its own: while the dispatcher is away nobody else takes it.
-        let listen = SocketAddr::new(own_host().parse().unwrap(), 0);
-        let dispatcher = dispatcher(listen, nameservice_addr, &data, &flags);
+        let dispatcher = dispatcher(own(), nameservice_addr, &data, &flags);
         let dispatcher_addr = dispatcher.addr();
         Self {
             workers: Vec::new(),
@@ -61,8 +59,18 @@ impl Grid {
             flags,
             data,
             _dir: None,
-            _nameservice: None,
+            nameservice: None,
         }
+    }
+
+    /// Its own nameservice.
+    pub(crate) fn nameservice(&self) -> &Process {
+        self.nameservice.as_ref().expect("it keeps its own")
+    }
+
+    /// The same, to end it and to put another one in its place.
+    pub(crate) fn nameservice_mut(&mut self) -> &mut Process {
+        self.nameservice.as_mut().expect("it keeps its own")
     }
 
     /// With a worker for each of these types, all of them ready.
@@ -103,6 +111,11 @@ impl Grid {
     pub(crate) fn dispatcher_again(&self) -> Command {
         let (listen, nameservice) = (self.dispatcher_addr, self.nameservice_addr);
         dispatcher_command(listen, nameservice, &self.data, &self.flags)
+    }
+
+    /// What starts the nameservice as it was, once it is gone.
+    pub(crate) fn nameservice_again(&self) -> Command {
+        nameservice_command(self.nameservice_addr)
     }
 
     /// Where the dispatcher's data is.
@@ -196,8 +209,17 @@ pub(crate) fn worker(name: &str, nameservice: SocketAddr, flags: &[&str]) -> Pro
 
 /// A nameservice at this address.
 pub(crate) fn nameservice(listen: SocketAddr) -> Process {
+    Process::spawn(nameservice_command(listen), b"")
+}
+
+/// An address of one's own, with any port: while its process is away nobody else takes it.
+fn own() -> SocketAddr {
+    SocketAddr::new(own_host().parse().unwrap(), 0)
+}
+
+fn nameservice_command(listen: SocketAddr) -> Command {
     let (host, port) = (listen.ip().to_string(), listen.port().to_string());
-    Process::start(&["nameservice", "--host", &host, "--port", &port, "--ttl", TTL])
+    taskgrid(&["nameservice", "--host", &host, "--port", &port, "--ttl", TTL])
 }
 
 /// An address where nobody listens, and where nobody else will before somebody is told

@@ -262,7 +262,7 @@ fn invent(key: &str, dice: &mut Dice) -> Batch {
             40..=82 => Deed::Take(dice.between(1, 300)),
             83..=94 => Deed::Take(dice.between(500, 6_000)),
             _ if at_most_once => Deed::Take(1),
-            95..=97 => Deed::Fail,
+            95..=97 => Deed::Fail(0),
             _ => Deed::Panic,
         };
         let padding = dice.place(60);

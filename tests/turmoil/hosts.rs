@@ -140,15 +140,15 @@ impl Run {
                     return Err(Failure::error("told to stop"));
                 }
             }
-            Deed::Fail if is_first => {
+            Deed::Fail(millis) if is_first => {
                 ended(How::Failed);
-                return Err(Failure::error(ASKED).retry_after(Duration::ZERO));
+                return Err(Failure::error(ASKED).retry_after(Duration::from_millis(millis)));
             }
             Deed::Panic if is_first => {
                 ended(How::Failed);
                 panic!("{ASKED}");
             }
-            Deed::Take(_) | Deed::Fail | Deed::Panic | Deed::Kill | Deed::Give(_) => {}
+            Deed::Take(_) | Deed::Fail(_) | Deed::Panic | Deed::Kill | Deed::Give(_) => {}
         }
         ended(How::Done);
         Ok(work::result(payload, &nonce).into())
