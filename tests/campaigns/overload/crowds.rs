@@ -157,7 +157,7 @@ fn once(
     dice: &mut Dice,
     report: &mut Report,
 ) -> Result<u64, String> {
-    let windows = run.many(3, 15);
+    let windows = run.many(1, 15);
     honest.goes_on(WINDOW)?;
     let before = honest.p99(windows, WINDOW)?;
     let memory = meter.memory();
@@ -200,7 +200,7 @@ fn run_for(run: &Run) -> Duration {
 /// Some come meanwhile, one after the other.
 fn newcomers(run: &Run, honest: &Honest, report: &mut Report) -> Result<(), String> {
     let mut slowest = Duration::ZERO;
-    for _ in 0..run.many(5, 100) {
+    for _ in 0..run.many(3, 100) {
         slowest = slowest.max(honest.newcomer()?);
     }
     let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);

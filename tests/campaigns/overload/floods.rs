@@ -307,10 +307,10 @@ pub(super) fn run(run: &Run, dice: &mut Dice) -> Report {
         .build()
         .expect("a runtime can be built");
     let amount = Amount {
-        frames: run.many(10_000, 1_000_000),
-        span: Duration::from_millis(run.many(300, 5_000)),
+        frames: run.many(2_000, 1_000_000),
+        span: Duration::from_millis(run.many(100, 5_000)),
     };
-    if let Err(wrong) = honest.goes_on(1_000) {
+    if let Err(wrong) = honest.goes_on(300) {
         report.complain(wrong);
     }
     // The first ones are to warm what every connection needs.

@@ -114,7 +114,7 @@ fn watches(run: &Run, place: &Place, dice: &mut Dice) -> Report {
 }
 
 fn watched(run: &Run, place: &Place, dice: &mut Dice, report: &mut Report) -> Result<u64, String> {
-    let (windows, batches) = (run.many(3, 15), run.many(10, 200));
+    let (windows, batches) = (run.many(1, 15), run.many(5, 200));
     for _ in 0..batches {
         place.large_results()?;
     }
