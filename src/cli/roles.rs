@@ -333,7 +333,8 @@ impl Dispatcher {
             drain_timeout: self.shared.drain_timeout.into(),
             network: Network::System,
         });
-        role.await?.run(shutdown).await?;
+        // It is large.
+        Box::pin(role.await?.run(shutdown)).await?;
         Ok(Exit::Done)
     }
 }
