@@ -333,7 +333,8 @@ impl Dispatcher {
             drain_timeout: self.shared.drain_timeout.into(),
             network: Network::System,
         });
-        role.await?.run(shutdown).await?;
+        // It is large.
+        Box::pin(role.await?.run(shutdown)).await?;
         Ok(Exit::Done)
     }
 }
@@ -418,7 +419,7 @@ fn port_help() -> String {
     format!("The port to listen on; 0 for any free one [default: {}]", ports.join(", "))
 }
 
-fn payload_size(text: &str) -> Result<ByteSize, String> {
+pub(super) fn payload_size(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse()?;
     if (1..=limits::PAYLOAD_BYTES_MAX).contains(&size.as_u64()) {
         Ok(size)

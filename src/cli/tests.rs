@@ -1,6 +1,9 @@
 use std::fs;
 
 use clap::{CommandFactory as _, Parser as _};
+use proptest::collection::vec;
+use proptest::prelude::{Strategy, any, prop_assert, prop_oneof, proptest};
+use proptest::sample::select;
 
 use super::Cli;
 use crate::client::fake::Fake;
@@ -109,5 +112,77 @@ fn every_verb_ends_as_the_manual_says() {
         let cli = Cli::try_parse_from(line.replace("FILE", &file).split(' ')).unwrap();
         let exit = cli.run().unwrap_or_else(|failure| failure.exit);
         assert_eq!(exit.code(), *code, "{line}");
+    }
+}
+
+/// What is nearly the value of a flag, and what is nothing. Those of the environment are
+/// read by the same parsers.
+fn any_value() -> impl Strategy<Value = String> {
+    let pieces = [
+        "1",
+        "0",
+        "-",
+        ".",
+        "10",
+        "18446744073709551615",
+        "s",
+        "ms",
+        "h",
+        " ",
+        "MiB",
+        "GiB",
+        "k",
+        "B",
+        "http",
+        "://",
+        ":",
+        "a",
+        "/",
+        "[::1]",
+        ",",
+        "=",
+        "true",
+        "json",
+        "sync",
+        "\u{fc}",
+    ];
+    let nearly = vec(select(pieces.to_vec()), 0..5).prop_map(|pieces| pieces.concat());
+    prop_oneof![nearly, ".{0,20}", any::<i64>().prop_map(|number| number.to_string())]
+}
+
+proptest! {
+    #[test]
+    fn any_value_of_any_flag_is_taken_or_refused_as_wrong_usage(
+        value in any_value(),
+        place in any::<proptest::sample::Index>(),
+    ) {
+        let command = Cli::command();
+        let mut flags = Vec::new();
+        for role in command.get_subcommands() {
+            let verbs: Vec<_> = role.get_subcommands().collect();
+            let path = |verb: Option<&clap::Command>| {
+                let names = ["taskgrid", role.get_name()].into_iter().map(str::to_owned);
+                names.chain(verb.map(|verb| verb.get_name().to_owned())).collect::<Vec<_>>()
+            };
+            let whole = verbs.into_iter().map(Some).chain([None]);
+            for verb in whole {
+                for argument in verb.unwrap_or(role).get_arguments() {
+                    let Some(long) = argument.get_long() else { continue };
+                    flags.push((path(verb), long.to_owned()));
+                }
+            }
+        }
+        let (mut line, flag) = place.get(&flags).clone();
+        line.push(format!("--{flag}={value}"));
+        if let Err(refused) = Cli::try_parse_from(&line) {
+            prop_assert!(refused.exit_code() == 2 || !refused.use_stderr(), "{:?}: {}", line, refused);
+        }
+    }
+
+    #[test]
+    fn a_size_that_is_taken_is_within_its_limits(value in any_value()) {
+        if let Ok(size) = super::roles::payload_size(&value) {
+            prop_assert!((1..=64 << 20).contains(&size.as_u64()), "{}", value);
+        }
     }
 }

@@ -250,6 +250,9 @@ impl<'de> Deserialize<'de> for Key {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+    use proptest::{collection, sample::select};
+
     use super::*;
 
     const NUMBERS: &str = r#"{"type":"array","items":{"type":"number"}}"#;
@@ -270,6 +273,33 @@ mod tests {
         assert_eq!(read("0"), Ok(0));
         assert_eq!(read(" 250ms\n"), Ok(250));
         assert_eq!(read("1m 30s"), Ok(90_000));
+    }
+
+    /// What is nearly a duration, and what is nothing.
+    fn any_duration() -> impl Strategy<Value = String> {
+        let pieces =
+            ["1", "0", ".", "9999999999999999999", "ms", "s", "m", "h", " ", "-", "y", "ns"];
+        let nearly = collection::vec(select(pieces.to_vec()), 0..8).prop_map(|p| p.concat());
+        let right = any::<Duration>().prop_map(|span| humantime::format_duration(span).to_string());
+        prop_oneof![nearly, right, ".{0,20}"]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_as_a_duration_reads_the_same_as_it_is_told(text in any_duration()) {
+            let limit = Duration::from_secs(3_600);
+            let Ok(read) = parse_duration(&text) else {
+                prop_assert!(parse_duration_within(&text, limit).is_err());
+                return Ok(());
+            };
+            let told = humantime::format_duration(read).to_string();
+            prop_assert_eq!(parse_duration(&told), Ok(read), "{}", told);
+            let within = parse_duration_within(&text, limit);
+            prop_assert_eq!(within.ok(), (read <= limit).then_some(read));
+            let kind = PayloadKind::Duration { at_most: Some(limit) };
+            let checked = Checker::compile(&kind).unwrap().check(text.as_bytes());
+            prop_assert_eq!(checked.is_ok(), read <= limit);
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
+use proptest::prelude::{Strategy, prop_assert, prop_oneof, proptest};
+use proptest::{collection, sample::select};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -13,6 +15,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::*;
 use crate::shutdown::Shutdown;
+use crate::wire::v1;
 
 /// Far beyond what anything here takes, also on a slow machine.
 const LONG: Duration = Duration::from_secs(30);
@@ -65,6 +68,73 @@ async fn a_channel_wants_host_and_port() {
     {
         let refused = channel(bad).unwrap_err();
         assert!(refused.to_string().starts_with(&format!("{bad:?} is no address")), "{refused}");
+    }
+}
+
+/// What is nearly an address, and what is nothing.
+fn any_address() -> impl Strategy<Value = String> {
+    let pieces = [
+        "http",
+        "https",
+        "://",
+        ":",
+        "/",
+        "//",
+        "[",
+        "]",
+        "::1",
+        "127.0.0.1",
+        "localhost",
+        "@",
+        "?",
+        "#",
+        "%41",
+        "1",
+        "0",
+        "65535",
+        "65536",
+        " ",
+        "-",
+        "a.b",
+        "ü",
+        "\0",
+        ",",
+    ];
+    let nearly = collection::vec(select(pieces.to_vec()), 0..8).prop_map(|pieces| pieces.concat());
+    let right =
+        (select(vec!["", "http://"]), select(vec!["a", "10.0.0.1", "[::1]", "a_b"]), 0..70_000_u32)
+            .prop_map(|(scheme, host, port)| format!("{scheme}{host}:{port}"));
+    prop_oneof![nearly, right, ".{0,30}"]
+}
+
+proptest! {
+    #[test]
+    fn any_address_has_a_host_and_a_port_or_is_refused_by_its_text(address in any_address()) {
+        match channel::pinging(&address) {
+            Ok(endpoint) => {
+                prop_assert!(endpoint.uri().host().is_some_and(|host| !host.is_empty()));
+                prop_assert!(endpoint.uri().port_u16().is_some_and(|port| port > 0));
+            }
+            Err(refused) => {
+                let begin = format!("{address:?} is no");
+                prop_assert!(refused.to_string().starts_with(&begin), "{}", refused);
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_worker_may_register_can_be_dialled(address in any_address()) {
+        let message = v1::Registration {
+            worker_id: "w".to_owned(),
+            address: address.clone(),
+            types: vec![v1::TaskType { name: "hash".to_owned(), ..v1::TaskType::default() }],
+            slots: 1,
+            ..v1::Registration::default()
+        };
+        let parsed = crate::core::registry::Registration::try_from(message);
+        if parsed.is_ok() {
+            prop_assert!(channel::pinging(&address).is_ok());
+        }
     }
 }
 

@@ -99,7 +99,7 @@ pub fn worker_name(id: String) -> Result<Arc<str>, Malformed> {
 }
 
 /// An address that others can dial, when it is one.
-fn dialable(address: String) -> Result<Arc<str>, Malformed> {
+pub fn dialable(address: String) -> Result<Arc<str>, Malformed> {
     let bad = |problem: &str| Err(Malformed::new("address", problem));
     if address.len() > limits::ADDRESS_BYTES {
         return bad("longer than 261 bytes");

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 
 use super::Error;
-use crate::core::limits;
+use crate::wire::registration::dialable;
 
 /// What to register: what was said, or the bound address if that is one, or the
 /// address from which this host reaches the nameservice. Resolves names, which may
@@ -14,7 +14,8 @@ pub(super) fn advertised(
     nameservices: &[String],
 ) -> Result<String, Error> {
     if let Some(address) = said {
-        return well_formed(address);
+        let is_one = dialable(address.clone()).is_ok();
+        return if is_one { Ok(address) } else { Err(Error::BadAddress(address)) };
     }
     if !bound.ip().is_unspecified() {
         return Ok(bound.to_string());
@@ -30,14 +31,6 @@ pub(super) fn advertised(
         Some(ip) => Ok(SocketAddr::new(ip, bound.port()).to_string()),
         None => Err(Error::NoAddress),
     }
-}
-
-fn well_formed(address: String) -> Result<String, Error> {
-    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
-    let fine = address.len() <= limits::ADDRESS_BYTES
-        && address.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
-        && port.and_then(|port| port.parse::<u16>().ok()).is_some_and(|port| port > 0);
-    if fine { Ok(address) } else { Err(Error::BadAddress(address)) }
 }
 
 /// The address from which this host would send to that server. Connecting a UDP
@@ -78,6 +71,19 @@ mod tests {
         assert_eq!(address, "127.0.0.1:7");
         assert_eq!(of(None, "[::]:7", &[]).unwrap(), "[::1]:7");
         assert!(matches!(of(None, "0.0.0.0:7", &["no port"]), Err(Error::NoAddress)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_advertised_may_be_registered(
+            host in "[a-z0-9.@?#%_\\[\\]:-]{0,8}",
+            port in 0..70_000_u32,
+        ) {
+            let said = format!("{host}:{port}");
+            let advertised = advertised(Some(said.clone()), "127.0.0.1:1".parse().unwrap(), &[]);
+            let registered = dialable(said);
+            proptest::prop_assert_eq!(advertised.is_ok(), registered.is_ok());
+        }
     }
 
     #[test]

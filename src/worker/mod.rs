@@ -36,7 +36,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 use tonic::service::Routes;
 
 pub use self::builder::{Builder, TypeSpec};
@@ -241,15 +241,15 @@ impl Worker {
 }
 
 async fn drain(pool: &Pool, patience: Duration) {
-    let deadline = Instant::now() + patience;
+    let began = Instant::now();
     tracing::info!(?patience, "draining");
     pool.drain();
-    if timeout_at(deadline, pool.idle()).await.is_err() {
+    if timeout(patience, pool.idle()).await.is_err() {
         tracing::warn!("giving back tasks that did not finish in time");
         pool.give_up();
     }
-    let last = deadline.max(Instant::now() + LAST_WORDS);
-    if timeout_at(last, pool.answered()).await.is_err() {
+    let last = patience.saturating_sub(began.elapsed()).max(LAST_WORDS);
+    if timeout(last, pool.answered()).await.is_err() {
         tracing::warn!("leaving with outcomes that no dispatcher answered");
     }
 }

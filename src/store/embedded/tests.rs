@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod faults;
+mod records;
 mod verify;
 
 use redb::ReadableTableMetadata as _;

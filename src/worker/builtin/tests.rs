@@ -1,4 +1,9 @@
+use proptest::collection::vec;
+use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+
 use super::*;
+use crate::core::payload::Checker;
+use crate::core::task_type::PayloadKind;
 use crate::worker::Failure;
 
 fn text(result: Result<bytes::Bytes, Failure>) -> String {
@@ -121,4 +126,93 @@ fn each_type_has_a_name_and_a_port_of_its_own_and_can_be_served() {
 fn a_name_that_is_not_built_in_is_refused_with_those_that_are() {
     let refused = register(crate::worker::Worker::builder(), "sun").err().expect("refused");
     assert!(refused.to_string().contains("reverse, sum, hash"), "{refused}");
+}
+
+/// Bytes that are nothing, text, and what is nearly an array of numbers.
+fn any_payload() -> impl Strategy<Value = Vec<u8>> {
+    let pieces = [
+        "[",
+        "]",
+        ",",
+        " ",
+        "1",
+        "-1",
+        "0",
+        "0.5",
+        "-0.0",
+        "1e3",
+        "1E-400",
+        "9e999",
+        "null",
+        "true",
+        "\"1\"",
+        "[]",
+        "{}",
+        "170141183460469231731687303715884105727",
+        "-170141183460469231731687303715884105728",
+        "\u{301}",
+        "e",
+        "\r",
+        "\n",
+        "ß",
+        "🇩🇪",
+        "\0",
+    ];
+    let piece = proptest::sample::select(pieces.map(str::as_bytes).to_vec());
+    let nearly = vec(piece, 0..12).prop_map(|pieces| pieces.concat());
+    let array = vec(proptest::sample::select(pieces[4..14].to_vec()), 0..8)
+        .prop_map(|numbers| format!("[{}]", numbers.join(",")).into_bytes());
+    prop_oneof![nearly, array, vec(any::<u8>(), 0..200), ".{0,60}".prop_map(String::into_bytes)]
+}
+
+proptest! {
+    #[test]
+    fn whatever_its_payload_a_built_in_answers_or_refuses_for_good(payload in any_payload()) {
+        let is_text = std::str::from_utf8(&payload).is_ok();
+        prop_assert_eq!(text(Ok(hash::run(&payload))).len(), 64);
+        for answer in [reverse::run(&payload), upper::run(&payload)] {
+            prop_assert_eq!(answer.is_ok(), is_text);
+            match answer {
+                Ok(result) => prop_assert!(std::str::from_utf8(&result).is_ok()),
+                Err(failure) => prop_assert!(failure.is_permanent()),
+            }
+        }
+        match sum::run(&payload) {
+            Ok(result) => prop_assert!(serde_json::from_slice::<serde_json::Number>(&result).is_ok()),
+            Err(failure) => prop_assert!(failure.is_permanent()),
+        }
+    }
+
+    #[test]
+    fn a_sum_that_was_let_in_is_refused_for_its_size_alone(payload in any_payload()) {
+        let schema = Some(r#"{"type":"array","items":{"type":"number"}}"#.into());
+        let checker = Checker::compile(&PayloadKind::Json { schema }).unwrap();
+        match (checker.check(&payload), sum::run(&payload)) {
+            (Ok(()), Err(failure)) => {
+                let size = ["does not fit", "not finite"];
+                let said = failure.message();
+                prop_assert!(size.iter().any(|part| said.contains(part)), "{}", said);
+            }
+            (Err(refused), Ok(sum)) => prop_assert!(false, "{} refused, but it is {:?}", refused, sum),
+            (Ok(()), Ok(_)) | (Err(_), Err(_)) => {}
+        }
+    }
+
+    #[test]
+    fn a_sum_of_integers_is_the_sum(numbers in vec(any::<i64>(), 0..50)) {
+        let payload = serde_json::to_vec(&numbers).unwrap();
+        let expected: i128 = numbers.into_iter().map(i128::from).sum();
+        prop_assert_eq!(text(sum::run(&payload)), expected.to_string());
+    }
+
+    #[test]
+    fn a_text_and_its_reverse_have_the_same_characters(payload in ".{0,60}") {
+        let reversed = text(reverse::run(payload.as_bytes()));
+        let sorted = |text: &str| {
+            let mut characters: Vec<char> = text.chars().collect();
+            characters.sort_unstable();
+            characters
+        };
+        prop_assert_eq!(sorted(&reversed), sorted(&payload));
+    }
 }

@@ -189,3 +189,12 @@ async fn a_run_that_is_dropped_stops_its_handlers() {
     drop(worker);
     assert_eq!(super::fake::soon("end of the handler", dropped.recv()).await, None);
 }
+
+#[tokio::test]
+async fn a_drain_deadline_beyond_the_end_of_the_clock_is_no_panic() {
+    let config = Config { drain_timeout: Duration::MAX, ..Config::default() };
+    let mut worker =
+        worker_with(Worker::builder().handle_blocking("echo", |_, p| Ok(p)), config).await;
+    worker.begin_shutdown();
+    worker.ended().await;
+}

@@ -89,7 +89,7 @@ struct Run<Out> {
     /// same seed.
     key: [u8; 16],
     submits: u64,
-    due: Instant,
+    due: Option<Instant>,
     open: BTreeMap<TaskId, Open>,
     outage: Option<Outage>,
     tally: Tally,
@@ -108,7 +108,7 @@ impl<Out: Write> Run<Out> {
             dice: StdRng::seed_from_u64(settings.seed),
             key: rand::random(),
             submits: 0,
-            due: Instant::now(),
+            due: Some(Instant::now()),
             open: BTreeMap::new(),
             outage: None,
             tally: Tally::default(),
@@ -121,8 +121,8 @@ impl<Out: Write> Run<Out> {
         loop {
             if self.open.len() >= LATE {
                 self.say("1,000 tasks are late: none is sent until some of them have ended")?;
-            } else if self.left() > 0 && self.due <= Instant::now() {
-                self.due = Instant::now() + self.settings.interval;
+            } else if self.left() > 0 && self.due.is_some_and(|due| due <= Instant::now()) {
+                self.due = Instant::now().checked_add(self.settings.interval);
                 self.send().await?;
             }
             while self.open.values().any(|open| !open.is_late) {
@@ -132,7 +132,8 @@ impl<Out: Write> Run<Out> {
             if self.settings.count == Some(self.tally.sent) {
                 return Ok(());
             }
-            sleep(self.due.saturating_duration_since(Instant::now()).min(LOOK)).await;
+            let left = self.due.map(|due| due.saturating_duration_since(Instant::now()));
+            sleep(left.map_or(LOOK, |left| left.min(LOOK))).await;
             self.look(Duration::ZERO).await?;
         }
     }
@@ -149,7 +150,7 @@ impl<Out: Write> Run<Out> {
         if types.is_empty() {
             self.say("no type is known that can be tested: waiting for a worker")?;
             // The first that is known is tested at once.
-            self.due = Instant::now();
+            self.due = Some(Instant::now());
             return Ok(());
         }
         let mut batch = cases::batch(&types, self.left(), &mut self.dice);

@@ -105,6 +105,16 @@ async fn a_test_that_begins_before_its_grid_waits_for_a_worker() {
     grid.stop().await.unwrap();
 }
 
+#[tokio::test]
+async fn an_interval_beyond_the_end_of_the_clock_is_no_panic() {
+    let mut grid = Grid::start().await.unwrap();
+    grid.add_worker(builtin::register(Worker::builder(), "reverse").unwrap()).await.unwrap();
+    let settings = Settings { interval: Duration::MAX, count: Some(1), ..SETTINGS };
+    let tally = Test::start(&grid, settings).end().await.unwrap();
+    assert_eq!((tally.sent, tally.right), (1, 1));
+    grid.stop().await.unwrap();
+}
+
 /// A test that runs beside a test.
 struct Test {
     shutdown: Shutdown,

@@ -18,7 +18,7 @@ use crate::store::{Error, Report, Store as _};
 type Definition<K> = redb::TableDefinition<'static, K, &'static [u8]>;
 
 /// A closed store with every kind of record.
-fn every_kind() -> TempDir {
+pub(super) fn every_kind() -> TempDir {
     let dir = TempDir::new().unwrap();
     let store = filled(dir.path(), Durability::Sync);
     let facts = [
@@ -134,7 +134,7 @@ fn found(change: impl FnOnce(&redb::WriteTransaction)) -> Vec<String> {
 }
 
 /// Replaces a record by what `change` makes of it; nothing removes it.
-fn edit<K: for<'k> redb::Key<SelfType<'k> = K> + Copy + 'static>(
+pub(super) fn edit<K: for<'k> redb::Key<SelfType<'k> = K> + Copy + 'static>(
     transaction: &redb::WriteTransaction,
     table: &'static str,
     key: K,
