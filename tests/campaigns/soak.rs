@@ -16,7 +16,7 @@ use super::gauges::{self, Allowance, Gauge};
 use super::grid::Grid;
 use super::load::{Load, Plan};
 use super::process::{PATIENCE, Process};
-use super::site::{Site, drain};
+use super::site::{Site, drain, progress};
 use super::waits::within;
 
 /// Workers that are killed and stopped, beside one that is left alone.
@@ -190,7 +190,8 @@ struct Measured {
 impl Soak {
     /// Harms all but the dispatcher and the nameservice, which are to live long.
     fn half(&mut self, length: Duration, dice: &mut Dice) {
-        // The threads for reads are one of the caps.
+        // The threads for reads are one of the caps, which something to read must fill.
+        progress(&self.load, self.load.ended(), 500).expect("the grid works");
         self.load.read_at_once(READS);
         let began = Instant::now();
         let (mut sampled, mut harmed) = (began, began);
