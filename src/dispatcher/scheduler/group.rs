@@ -81,6 +81,21 @@ impl Open {
     }
 }
 
+/// How much a group had in it.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Size {
+    pub(super) entries: usize,
+    /// Of payloads and results.
+    pub(super) bytes: usize,
+}
+
+impl Size {
+    fn of(group: &Group) -> Self {
+        let bytes = group.entries.iter().map(|entry| entry.bytes.len()).sum();
+        Self { entries: group.entries.len(), bytes }
+    }
+}
+
 /// The group that is being committed.
 #[derive(Debug)]
 pub(super) struct InFlight {
@@ -160,6 +175,7 @@ impl Scheduler {
                 is_newer
             });
         }
+        self.last_group = Size::of(&open.group);
         let group = Arc::new(std::mem::take(&mut open.group));
         self.committer.commit(group.clone());
         self.in_flight = Some(InFlight { group, open });

@@ -44,7 +44,7 @@ pub(crate) use message::{
 };
 
 use self::assign::{Gate, Unnoted};
-use self::group::{InFlight, Open, Outgoing};
+use self::group::{InFlight, Open, Outgoing, Size};
 use self::loading::Loading;
 use self::sessions::Session;
 use self::space::Space;
@@ -110,6 +110,8 @@ pub(crate) struct Scheduler {
 
     open: Open,
     in_flight: Option<InFlight>,
+    /// How large the group was that was handed over last.
+    last_group: Size,
     space: Space,
     committer: Committer,
     outgoing: BTreeMap<Member, Outgoing>,
@@ -201,6 +203,7 @@ impl Scheduler {
             waiters: HashMap::new(),
             open: Open::default(),
             in_flight: None,
+            last_group: Size::default(),
             space: Space::at_start(restored.has_room, now),
             committer: appender,
             outgoing: BTreeMap::new(),

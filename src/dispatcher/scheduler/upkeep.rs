@@ -10,10 +10,11 @@ use crate::core::queue::Standing;
 use crate::core::task::Outcome;
 use crate::store::{self, Store};
 
-/// Events looked at in one step of trimming; deleting that many takes the store a
-/// few milliseconds.
+/// Events looked at in one step of trimming, at least; deleting that many takes the store
+/// a few milliseconds. There is a step for each group: if that was larger, so is the step,
+/// so that no more comes in than may go.
 const TRIM: usize = 2_000;
-/// Bytes of results read on the way.
+/// Bytes of results read on the way, at least.
 const TRIM_BYTES: usize = 4 << 20;
 /// Keys forgotten in one turn.
 const KEYS: usize = 1_000;
@@ -107,8 +108,10 @@ impl Scheduler {
         let Some(inbox) = self.shared.inbox.upgrade() else { return };
         self.trimming = true;
         let (store, position) = (self.store.clone(), self.retention.position());
+        let (limit, bytes) =
+            (TRIM.max(self.last_group.entries), TRIM_BYTES.max(self.last_group.bytes));
         tokio::spawn(async move {
-            let read = move |store: &dyn Store| store.events_after(position, TRIM, TRIM_BYTES);
+            let read = move |store: &dyn Store| store.events_after(position, limit, bytes);
             let events = store::apart(&store, read).await;
             let events =
                 events.map(|events| events.into_iter().map(|stored| stored.event).collect());
