@@ -101,7 +101,7 @@ fn submit(site: &Site, load: &Load, kinds: &[Kind]) -> Vec<Timed> {
 }
 
 fn plan() -> Plan {
-    Plan { open: 200, batch: 20, slow: 200, slow_millis: 50, long: 10, ..Plan::default() }
+    Plan { open: 200, batch: 20, slow: 200, slow_millis: (1, 50), long: 10, ..Plan::default() }
 }
 
 /// Three roles, each with a wall clock of its own, that jump while they run.

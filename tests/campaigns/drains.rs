@@ -40,8 +40,14 @@ pub(crate) fn run(run: &Run) -> Ran {
     let mut report = Report::default();
     let mut site = Site::start(&["--lease", "3s"]);
     let mut fleet = Fleet::start(&mut site, WORKERS);
-    let plan =
-        Plan { open: 200, batch: 20, slow: 300, slow_millis: 200, failing: 0, ..Plan::default() };
+    let plan = Plan {
+        open: 200,
+        batch: 20,
+        slow: 300,
+        slow_millis: (1, 200),
+        failing: 0,
+        ..Plan::default()
+    };
     let mut load = site.load(plan, dice.roll());
     load.also_watch(3);
     let (mut workers, mut dispatchers) = (Ends::default(), Ends::default());

@@ -48,10 +48,8 @@ pub(crate) struct Plan {
     pub(crate) cancels: u64,
     /// Tasks in a thousand that take some time; the others take none.
     pub(crate) slow: u64,
-    /// How long those take at most, in milliseconds.
-    pub(crate) slow_millis: u64,
-    /// And at least.
-    pub(crate) slow_from: u64,
+    /// How long those take, from and to, in milliseconds.
+    pub(crate) slow_millis: (u64, u64),
     /// Tasks in a thousand that take one to four seconds: longer than a lease of a second.
     pub(crate) long: u64,
     /// Tasks in a thousand whose handler fails the first time, half of them by a panic.
@@ -70,8 +68,7 @@ impl Default for Plan {
             at_most_once: 30,
             cancels: 50,
             slow: 50,
-            slow_millis: 20,
-            slow_from: 1,
+            slow_millis: (1, 20),
             long: 0,
             failing: 5,
             forgets: false,
@@ -356,7 +353,8 @@ impl Shared {
             let deed = if dice.chance(self.plan.long) {
                 Deed::Take(dice.between(1_000, 4_000))
             } else if dice.chance(self.plan.slow) {
-                Deed::Take(dice.between(self.plan.slow_from, self.plan.slow_millis))
+                let (from, to) = self.plan.slow_millis;
+                Deed::Take(dice.between(from, to))
             } else if at_most_once || !dice.chance(self.plan.failing) {
                 Deed::Take(0)
             } else if dice.chance(500) {
@@ -597,6 +595,6 @@ fn seen(view: &TaskView, with_payload: bool) -> Seen {
     }
 }
 
-fn text(bytes: &(impl AsRef<[u8]> + ?Sized)) -> String {
-    String::from_utf8_lossy(bytes.as_ref()).into_owned()
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }

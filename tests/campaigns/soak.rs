@@ -129,7 +129,7 @@ fn steady(scale: Scale, dice: &mut Dice, report: &mut Report) {
         // Few keys: they are remembered for a day, which no flag lowers.
         batch: 400,
         slow: 200,
-        slow_millis: 50,
+        slow_millis: (1, 50),
         forgets: true,
         ..Plan::default()
     };

@@ -42,8 +42,14 @@ fn losses(run: &Run, report: &mut Report) {
     let (kills, zombies, mut dice) = (run.many(20, 1_000), run.many(9, 300), run.dice());
     let mut site = Site::start(&FLAGS);
     let mut fleet = Fleet::start(&mut site, WORKERS);
-    let plan =
-        Plan { open: 200, batch: 20, slow: 1_000, slow_millis: 60, long: 20, ..Plan::default() };
+    let plan = Plan {
+        open: 200,
+        batch: 20,
+        slow: 1_000,
+        slow_millis: (1, 60),
+        long: 20,
+        ..Plan::default()
+    };
     let mut load = site.load(plan, dice.roll());
     odd_handlers(&load, report);
     if let Err(stuck) = harm(&mut site, &mut fleet, &load, kills, zombies, &mut dice) {

@@ -57,14 +57,8 @@ pub(super) fn run(run: &Run, report: &mut Report) {
     let herd = start(&mut place, all, lease);
     place.site.grid.wait_for_workers(work::TYPE, all);
     tell(report, "first_met_ms", began.elapsed());
-    let plan = Plan {
-        open: 200,
-        batch: 20,
-        slow: 1_000,
-        slow_from: 300,
-        slow_millis: 600,
-        ..Plan::default()
-    };
+    let plan =
+        Plan { open: 200, batch: 20, slow: 1_000, slow_millis: (300, 600), ..Plan::default() };
     let mut load = place.load(plan, dice.roll());
     let (mut returns, mut in_flight) = (Returns::default(), 0);
     for _ in 0..rounds {

@@ -35,14 +35,8 @@ pub(super) fn run(run: &Run, report: &mut Report) {
     let (restarts, seconds) = (run.many(4, 100), run.many(2, 120));
     let mut dice = Dice::new(run.seed ^ 4);
     let mut place = Place::start(TTL, &FLAGS, WORKERS, SLOTS);
-    let plan = Plan {
-        open: 150,
-        batch: 10,
-        slow: 1_000,
-        slow_from: 150,
-        slow_millis: 170,
-        ..Plan::default()
-    };
+    let plan =
+        Plan { open: 150, batch: 10, slow: 1_000, slow_millis: (150, 170), ..Plan::default() };
     let mut load = place.load(plan, dice.roll());
     let mut pulse = Pulse::of(&load);
     let mut absences = Absences::default();

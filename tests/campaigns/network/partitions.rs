@@ -66,14 +66,8 @@ pub(super) fn run(run: &Run, report: &mut Report) {
     let mut dice = Dice::new(run.seed ^ 3);
     let mut faults = plan(run, &mut dice);
     let mut place = Place::start(TTL, &FLAGS, WORKERS, SLOTS);
-    let plan = Plan {
-        open: 300,
-        batch: 10,
-        slow: 1_000,
-        slow_from: 150,
-        slow_millis: 170,
-        ..Plan::default()
-    };
+    let plan =
+        Plan { open: 300, batch: 10, slow: 1_000, slow_millis: (150, 170), ..Plan::default() };
     let mut load = place.load(plan, dice.roll());
     let mut pulse = Pulse::of(&load);
     pulse.watch(Duration::from_secs(2));

@@ -13,7 +13,7 @@ use taskgrid::wire::v1;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use super::frames::{self, ACK, END_HEADERS, HEADERS, PING};
 use crate::dice::Dice;
@@ -146,7 +146,9 @@ impl Crowd {
 }
 
 async fn peer(addr: SocketAddr, manner: Manner, counts: &Counts, mut dice: Dice) {
+    let mut comes = pace(Duration::from_millis(dice.between(500, 1_500)));
     while !counts.stays_away.load(Ordering::Relaxed) {
+        comes.tick().await;
         if let Ok(Ok(stream)) = timeout(TO_CONNECT, TcpStream::connect(addr)).await {
             counts.came.fetch_add(1, Ordering::Relaxed);
             counts.here.fetch_add(1, Ordering::Relaxed);
@@ -155,8 +157,14 @@ async fn peer(addr: SocketAddr, manner: Manner, counts: &Counts, mut dice: Dice)
             counts.here.fetch_sub(1, Ordering::Relaxed);
             counts.cut.fetch_add(1, Ordering::Relaxed);
         }
-        sleep(Duration::from_millis(dice.between(500, 1_500))).await;
     }
+}
+
+/// Ticks at once, and then so long after the last one at the earliest.
+pub(super) fn pace(span: Duration) -> Interval {
+    let mut ticks = interval(span);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// Until the server ends it.
@@ -189,8 +197,9 @@ async fn hold(mut stream: TcpStream, manner: Manner) -> io::Result<()> {
         }
         Manner::Deaf(_) => {
             // Says that the other side is gone, without what it said.
+            let mut ticks = pace(DRIP);
             while !stream.ready(tokio::io::Interest::ERROR).await?.is_error() {
-                sleep(DRIP).await;
+                ticks.tick().await;
             }
             Ok(())
         }

@@ -15,9 +15,10 @@ use taskgrid::wire::v1::name_service_client::NameServiceClient;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tonic::transport::Channel;
 
+use super::crowd::pace;
 use crate::checker::count;
 use crate::waits::within;
 use crate::work::{self, Deed, Work};
@@ -149,7 +150,9 @@ async fn call_on(whom: Whom, books: &Books) {
         Ok(caller) => caller,
         Err(wrong) => return lock(&books.wrong).push(wrong),
     };
+    let mut calls = pace(PACE);
     loop {
+        calls.tick().await;
         if books.rests.load(Ordering::Relaxed) {
             // Who does nothing may have to make room meanwhile.
             if let Caller::Http(_, stream) = &mut caller {
@@ -163,7 +166,6 @@ async fn call_on(whom: Whom, books: &Books) {
                 Err(_) => lock(&books.wrong).push("a call had no answer".to_owned()),
             }
         }
-        sleep(PACE).await;
     }
 }
 

@@ -28,7 +28,8 @@ fn full(run: &Run, flag: &str, tasks: u64, bytes: u64, dice: &mut Dice) -> Repor
     let value = tasks.min(bytes).to_string();
     let mut site = Site::with_workers(&["--lease", "3s", flag, &value], 2);
     // Much more than the queue may hold, of tasks that take so long that it stays full.
-    let plan = Plan { open: 100_000, batch: 20, slow: 1_000, slow_millis: 10, ..Plan::default() };
+    let plan =
+        Plan { open: 100_000, batch: 20, slow: 1_000, slow_millis: (1, 10), ..Plan::default() };
     let mut load = site.load(plan, dice.roll());
     let (refusals, ends) = (run.many(60, 20_000), run.many(150, 20_000));
     let (mut most_tasks, mut most_bytes) = (0, 0);
