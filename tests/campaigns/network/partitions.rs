@@ -81,7 +81,7 @@ pub(super) fn run(run: &Run, report: &mut Report) {
     drop(pulse);
     drain(&mut load, report);
     report.figure("ends_a_second", usual);
-    tell(&faults, report);
+    tell(run, &faults, report);
     outcomes(&load, &faults, report);
     place.site.reread(&load);
     drop(load);
@@ -258,7 +258,7 @@ impl Fault {
 }
 
 /// How it went.
-fn tell(faults: &[Fault], report: &mut Report) {
+fn tell(run: &Run, faults: &[Fault], report: &mut Report) {
     let partitions = faults.iter().filter(|fault| fault.is_partition());
     report.figure("partitions", count(partitions.count()));
     report.figure("other_faults", count(faults.iter().filter(|f| !f.is_partition()).count()));
@@ -271,7 +271,8 @@ fn tell(faults: &[Fault], report: &mut Report) {
     }
     report.figure("hard_ones", hard);
     report.at_least("hard_ones_that_slowed", fell, hard * 9 / 10);
-    for fault in faults.iter().filter(|fault| fault.back.is_some_and(|back| back > BOUND)) {
+    let slow = |fault: &&Fault| !run.is_short() && fault.back.is_some_and(|back| back > BOUND);
+    for fault in faults.iter().filter(slow) {
         report.complain(format!("too slow to be back: {fault:?}"));
     }
     for kind in PARTITIONS.into_iter().chain(OTHERS) {
@@ -279,7 +280,7 @@ fn tell(faults: &[Fault], report: &mut Report) {
         let slowest = backs.max().unwrap_or_default();
         let millis = u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX);
         let name = format!("slowest_back_ms_{kind:?}").to_lowercase();
-        report.at_most(&name, millis, u64::try_from(BOUND.as_millis()).unwrap_or(u64::MAX));
+        report.in_time(run, &name, millis, u64::try_from(BOUND.as_millis()).unwrap_or(u64::MAX));
     }
 }
 
