@@ -37,8 +37,8 @@ const WINDOW: usize = 200;
 const SITTING: u64 = 100;
 /// And for a crowd of which some thousand come back each second or two.
 const CHURNING: u64 = 600;
-/// MiB that a role may need for a crowd.
-const MEMORY: u64 = 96;
+/// MiB that a role may need for a crowd: 64 KiB for each.
+const MEMORY: u64 = PEERS * 64 / 1_024;
 
 /// A port, and who works there.
 struct Place {
