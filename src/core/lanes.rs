@@ -80,8 +80,8 @@ impl Lanes {
     /// Makes all that is due ready; tells how many that were.
     pub fn wake(&mut self, now: Timestamp) -> usize {
         let mut woken = 0;
-        while let Some(due) = self.due.first().copied().filter(|due| due.run_at() <= now) {
-            self.due.remove(&due);
+        while self.due.first().is_some_and(|due| due.run_at() <= now) {
+            let Some(due) = self.due.pop_first() else { break };
             self.unschedule(due.lane().type_id, due.id());
             self.insert_ready(due.lane(), due.id(), due.alone());
             woken += 1;
