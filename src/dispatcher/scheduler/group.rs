@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::message::{Ended, Refusal, Snapshot, Stored};
 use super::space::Space;
-use super::{Message, Scheduler};
+use super::{Message, READ_AGAIN, Scheduler};
 use crate::core::event::{Entry, Event, TaskEvent};
 use crate::core::id::{Seq, TaskId, Timestamp, Token};
 use crate::core::placement::Member;
@@ -25,9 +25,6 @@ const WATCHED_BYTES: usize = 1 << 20;
 /// is left open, so that it takes their outcomes in: of a short task both are then one
 /// commit. Its callers have no receipt until then, and nobody else waits for it.
 const UNHURRIED: Duration = Duration::from_millis(2);
-
-/// When what could not be read on a full disk is read again.
-const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// The group that fills.
 #[derive(Debug, Default)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::assign::Gate;
-use super::{Message, Scheduler};
+use super::{Message, READ_AGAIN, Scheduler};
 use crate::dispatcher::recovery::{Part, Rest};
 use crate::store::{self, Store};
 
@@ -18,8 +18,6 @@ use crate::store::{self, Store};
 /// the push: long enough that a task that takes the process down with it is seen
 /// to do so a few times.
 const CAUTION: Duration = Duration::from_secs(60);
-/// When what could not be read on a full disk is read again.
-const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// A history that is being read.
 #[derive(Debug)]
@@ -47,10 +45,12 @@ impl Scheduler {
 
     /// Takes a message, unless it has to wait for the history.
     pub(super) fn receive(&mut self, message: Message) {
-        let goes_ahead = matches!(
-            message,
-            Message::Submit { .. } | Message::Loaded { .. } | Message::Room { .. }
-        );
+        let goes_ahead = match &message {
+            // Who waits for the ends of old tasks is told how they stand.
+            Message::Submit { batch, .. } => batch.wait.is_zero() || !self.is_known(batch),
+            Message::Loaded { .. } | Message::Room { .. } => true,
+            _ => false,
+        };
         match &mut self.loading {
             Some(loading) if !goes_ahead => loading.deferred.push(message),
             _ => self.handle(message),

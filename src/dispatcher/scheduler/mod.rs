@@ -69,6 +69,8 @@ const TURN: usize = 512;
 const INBOX: usize = 4_096;
 /// Groups a slow watcher may fall behind before it reads from the store.
 const BROADCAST: usize = 64;
+/// When what could not be read on a full disk is read again.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the loop is told by the configuration.
 #[derive(Debug, Clone)]

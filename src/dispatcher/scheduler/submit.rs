@@ -81,11 +81,13 @@ impl Scheduler {
 
     /// A batch whose key is known may be in the group that waits for space.
     fn refuse_without_space(&self, batch: &Batch) -> Refusal {
+        if self.is_known(batch) { Refusal::Waits } else { Refusal::NoSpace }
+    }
+
+    /// Whether it was accepted before, under its key.
+    pub(super) fn is_known(&self, batch: &Batch) -> bool {
         let known = batch.key.as_ref().map(|key| self.keys.find(&key.text, &key.digest));
-        match known {
-            Some(Lookup::Same(_)) => Refusal::Waits,
-            _ => Refusal::NoSpace,
-        }
+        matches!(known, Some(Lookup::Same(_)))
     }
 
     fn check_room(&self, count: u32, bytes: u64) -> Result<(), Refusal> {

@@ -57,6 +57,21 @@ async fn tasks_are_accepted_before_the_history_is_read_and_everything_else_waits
 }
 
 #[tokio::test]
+async fn who_submits_again_and_waits_hears_of_an_old_task_once_it_is_known() {
+    let world = before_its_history().await;
+    let waits = v1::SubmitRequest { wait_ms: 60_000, ..keyed() };
+    let mut again = world.submitting(waits).await;
+    let fresh = v1::SubmitRequest { wait_ms: 60_000, ..batch(vec![task()]) };
+    let fresh = soon("receipt", world.submitting(fresh).await).await.unwrap().unwrap();
+    assert!(matches!(fresh.tasks[0].standing, Standing::Pending(..)));
+    assert!(again.try_recv().is_err(), "how should it know how that stands?");
+    world.store.release_history();
+    let stored = soon("answer", again).await.unwrap().unwrap();
+    assert_eq!((stored.receipt.first, stored.receipt.created), (TaskId(1), None));
+    assert!(matches!(stored.tasks[0].standing, Standing::Ended(Status::Completed, _)));
+}
+
+#[tokio::test]
 async fn a_stop_before_the_history_is_read_loses_nothing_and_counts_as_a_crash() {
     let mut world = before_its_history().await;
     let new = world.submit(vec![task()]).await;
