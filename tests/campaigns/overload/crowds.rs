@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::crowd::{AT_CALLS, AT_HTTP, Crowd, Manner};
 use super::honest::{Honest, Whom};
-use super::limited;
 use super::meter::Meter;
+use super::{NOISE, WINDOW, in_rounds, limited};
 use crate::campaign::{Report, Run};
 use crate::checker::count;
 use crate::dice::Dice;
@@ -27,12 +27,6 @@ const TAKEN_AT_HTTP: u64 = 110;
 const TO_GATHER: Duration = Duration::from_secs(30);
 /// Somebody new gets an answer within this time.
 const TO_GET_IN: Duration = Duration::from_secs(10);
-/// Percentiles below this are as good as this: noise of the machine, in microseconds.
-const NOISE: u64 = 5_000;
-/// Times a crowd gathers at most until its harm is told from that of the machine.
-const ROUNDS: u64 = 3;
-/// Calls of one window, of which the slowest hundredth counts.
-const WINDOW: usize = 200;
 /// Thousandths of a core that a role may use for peers that sit there.
 const SITTING: u64 = 100;
 /// And for a crowd of which some thousand come back each second or two.
@@ -127,21 +121,7 @@ fn gather(run: &Run, place: &Place, dice: &mut Dice) -> Report {
     let mut report = Report::default();
     let meter = Meter::of(place.pid);
     let honest = Honest::start(place.whom);
-    let mut slower = Vec::new();
-    for round in 0..ROUNDS {
-        let mut part = Report::default();
-        match once(run, place, &honest, meter, dice, &mut part) {
-            Ok(per_mille) => slower.push(per_mille),
-            Err(wrong) => part.complain(wrong),
-        }
-        let is_clear = run.is_short() || slower.last().is_none_or(|per_mille| *per_mille <= 2_000);
-        report.part(&format!("round_{}", round + 1), part);
-        if is_clear {
-            break;
-        }
-    }
-    let least = slower.iter().min().copied().unwrap_or(u64::MAX);
-    report.in_time(run, "p99_per_mille_of_before", least, 2_000);
+    in_rounds(run, &mut report, |part| once(run, place, &honest, meter, dice, part));
     let wrong = honest.complaints();
     report.exactly("honest_failures", count(wrong.len()), 0);
     report.complain_of(wrong.into_iter().take(3).collect());

@@ -26,6 +26,7 @@ use super::crowd::{self, Crowd, Manner, Words};
 use super::frames;
 use super::honest::{Honest, Whom};
 use super::meter::Meter;
+use super::{NOISE, WINDOW, in_rounds};
 use crate::campaign::{Report, Run};
 use crate::checker::count;
 use crate::dice::Dice;
@@ -44,10 +45,6 @@ const BATCH: u64 = 40;
 /// what they may, because it is read from the store, and cut a moment later.
 const FOR_READERS: u64 = 96;
 const FOR_CALLS: u64 = 2 * 256;
-/// As for crowds.
-const ROUNDS: u64 = 3;
-const WINDOW: usize = 200;
-const NOISE: u64 = 5_000;
 
 /// Opens them.
 pub(super) fn run(run: &Run, dice: &mut Dice) -> Report {
@@ -95,21 +92,7 @@ impl Place {
 /// Watches beside which honest work is measured.
 fn watches(run: &Run, place: &Place, dice: &mut Dice) -> Report {
     let mut report = Report::default();
-    let mut slower = Vec::new();
-    for round in 0..ROUNDS {
-        let mut part = Report::default();
-        match watched(run, place, dice, &mut part) {
-            Ok(per_mille) => slower.push(per_mille),
-            Err(wrong) => part.complain(wrong),
-        }
-        let is_clear = run.is_short() || slower.last().is_none_or(|per_mille| *per_mille <= 2_000);
-        report.part(&format!("round_{}", round + 1), part);
-        if is_clear {
-            break;
-        }
-    }
-    let least = slower.iter().min().copied().unwrap_or(u64::MAX);
-    report.in_time(run, "p99_per_mille_of_before", least, 2_000);
+    in_rounds(run, &mut report, |part| watched(run, place, dice, part));
     report
 }
 
