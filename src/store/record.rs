@@ -81,6 +81,21 @@ pub(super) enum Table {
 }
 
 impl Table {
+    /// All of them.
+    pub(super) const ALL: [Self; 11] = [
+        Self::Tasks,
+        Self::Payloads,
+        Self::Events,
+        Self::Results,
+        Self::Types,
+        Self::Workers,
+        Self::Keys,
+        Self::Notes,
+        Self::Skipped,
+        Self::Epochs,
+        Self::Meta,
+    ];
+
     /// Its name on disk and in messages.
     pub(super) const fn name(self) -> &'static str {
         match self {

@@ -16,11 +16,12 @@ use std::path::{Path, PathBuf};
 use redb::{Database, ReadableDatabase};
 
 use self::overlay::Overlay;
-use self::walk::{TABLES, Walk};
+use self::walk::Walk;
 use super::directory::Directory;
 use super::tables::{self, engine};
 use super::{CACHE_BYTES, FILE, backend, builder, mark, not_opened};
 use crate::store::Error;
+use crate::store::record::Table;
 
 /// Damages that are told of; more are counted.
 const TOLD: usize = 20;
@@ -137,7 +138,7 @@ fn read(directory: &Directory, pages: Pages, report: &mut Report) -> Result<(), 
     let database: Database = opened.map_err(|error| not_opened(error, &path))?;
     tables::check_format(&database, &path)?;
     let walk = Walk::new(database.begin_read().map_err(engine)?);
-    for table in TABLES {
+    for table in Table::ALL {
         match pages {
             Pages::Checked => walk.table(table, report)?,
             // A table that cannot be read hides no other one.

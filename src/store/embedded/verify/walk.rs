@@ -18,21 +18,6 @@ use crate::core::task_type::TaskType;
 use crate::store::Error;
 use crate::store::record::{self, Key, Row, Table, damaged, pack, run};
 
-/// All tables.
-pub(super) const TABLES: [Table; 11] = [
-    Table::Tasks,
-    Table::Payloads,
-    Table::Events,
-    Table::Results,
-    Table::Types,
-    Table::Workers,
-    Table::Keys,
-    Table::Notes,
-    Table::Skipped,
-    Table::Epochs,
-    Table::Meta,
-];
-
 /// Walks through what one transaction sees.
 pub(super) struct Walk {
     reader: Reader,

@@ -16,21 +16,6 @@ use crate::core::task::Spec;
 use crate::core::task_type::TaskType;
 use crate::store::conformance::samples::any_event;
 
-/// All of them.
-const TABLES: [Table; 11] = [
-    Table::Tasks,
-    Table::Payloads,
-    Table::Events,
-    Table::Results,
-    Table::Types,
-    Table::Workers,
-    Table::Keys,
-    Table::Notes,
-    Table::Skipped,
-    Table::Epochs,
-    Table::Meta,
-];
-
 /// Something that happens to a record.
 #[derive(Debug, Clone)]
 enum Change {
@@ -74,7 +59,7 @@ fn any_changes() -> impl Strategy<Value = Vec<Change>> {
 }
 
 fn any_table() -> impl Strategy<Value = Table> {
-    proptest::sample::select(TABLES.to_vec())
+    proptest::sample::select(Table::ALL.to_vec())
 }
 
 /// What every reader of a table makes of a record: it is refused, or what is read out of it
