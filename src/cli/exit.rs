@@ -183,8 +183,10 @@ impl From<rpc::Error> for Failure {
     fn from(error: rpc::Error) -> Self {
         use rpc::Error;
         match &error {
-            Error::AddressInUse { .. } => Self::new(Exit::Conflict, &error)
-                .hint("another one may be running; --port 0 takes any free port"),
+            Error::AddressInUse { .. } => Self::new(Exit::Conflict, &error).hint(
+                "another one may be running; end it, or start the role by itself with another \
+                 --port (0: any free one)",
+            ),
             Error::NotLoopback { .. } | Error::Resolve { .. } | Error::BadUrl { .. } => {
                 Self::new(Exit::WrongInput, &error)
             }
