@@ -32,12 +32,15 @@ const REQUEST: &[u8; 4] = b"\0REQ";
 const CHUNK: usize = 64 << 10;
 
 const FUNCTION: &[u8] = b"hash";
-/// Jobs that a worker asks for before the first of them is there.
-const AHEAD: u64 = 64;
+/// Jobs that a worker asks for before the first of them is there. The protocol allows it,
+/// no library does it.
+pub(crate) const AHEAD: u64 = 64;
+/// What a worker of gearmand's own library asks for: the next job once this one has ended.
+pub(crate) const ONE_BY_ONE: u64 = 1;
 
 /// Has the server pass these tasks to workers, and checks what comes back.
-pub(crate) fn run(server: Server, load: Load) -> Result<Run, Failure> {
-    let ahead = AHEAD.min(load.in_flight);
+pub(crate) fn run(server: Server, load: Load, ahead: u64) -> Result<Run, Failure> {
+    let ahead = ahead.min(load.in_flight);
     let addr = server.addr;
     let workers: Vec<_> = (0..load.workers())
         .map(|_| thread::spawn(move || work::until_server_ended(serve(addr, ahead))))

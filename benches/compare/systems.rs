@@ -26,6 +26,8 @@ pub(crate) enum System {
     Beanstalkd,
     /// Nothing.
     Gearmand,
+    /// Nothing. Its workers are those of its own library.
+    GearmandUsual,
 }
 
 /// How much is to be done.
@@ -48,12 +50,13 @@ pub(crate) struct Figures {
 }
 
 impl System {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::TaskGrid,
         Self::TaskGridOs,
         Self::BeanstalkdSynced,
         Self::Beanstalkd,
         Self::Gearmand,
+        Self::GearmandUsual,
     ];
 
     /// What a task survives once it is acknowledged.
@@ -61,7 +64,7 @@ impl System {
         match self {
             Self::TaskGrid | Self::BeanstalkdSynced => "a power cut",
             Self::TaskGridOs => "a killed process",
-            Self::Beanstalkd | Self::Gearmand => "nothing",
+            Self::Beanstalkd | Self::Gearmand | Self::GearmandUsual => "nothing",
         }
     }
 
@@ -71,7 +74,7 @@ impl System {
             Self::TaskGrid | Self::TaskGridOs => None,
             Self::BeanstalkdSynced => Some(Kind::BeanstalkdSynced),
             Self::Beanstalkd => Some(Kind::Beanstalkd),
-            Self::Gearmand => Some(Kind::Gearmand),
+            Self::Gearmand | Self::GearmandUsual => Some(Kind::Gearmand),
         }
     }
 
@@ -82,7 +85,8 @@ impl System {
         let Some(kind) = self.server() else { return self.measure_own(bulk, single) };
         let run = |load| -> Result<Run, Failure> {
             match self {
-                Self::Gearmand => gearman::run(kind.start()?, load),
+                Self::Gearmand => gearman::run(kind.start()?, load, gearman::AHEAD),
+                Self::GearmandUsual => gearman::run(kind.start()?, load, gearman::ONE_BY_ONE),
                 _ => beanstalkd::run(kind.start()?, load),
             }
         };
@@ -115,6 +119,7 @@ impl System {
             Self::BeanstalkdSynced => 15_000,
             Self::Beanstalkd => 200_000,
             Self::Gearmand => 4_000_000,
+            Self::GearmandUsual => 400_000,
         }
     }
 }
@@ -126,7 +131,8 @@ impl fmt::Display for System {
             Self::TaskGridOs => "TaskGrid, --durability os",
             Self::BeanstalkdSynced => "beanstalkd -f0",
             Self::Beanstalkd => "beanstalkd in memory",
-            Self::Gearmand => "gearmand in memory",
+            Self::Gearmand => "gearmand in memory, workers that ask ahead",
+            Self::GearmandUsual => "gearmand in memory, its library's workers",
         })
     }
 }
