@@ -94,7 +94,7 @@ impl Lanes {
     /// When the next scheduled task is due.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.due.first().map(|due| due.run_at())
+        self.due.first().map(Due::run_at)
     }
 
     /// The types that have ready tasks, in their order.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Exposition, Metric};
-use crate::wire::v1::{Counts, LinkState, StatsResponse, WorkerStats};
+use super::{Exposition, Metric, Spread};
+use crate::wire::v1::{CommitStats, Counts, LinkState, StatsResponse, WorkerStats};
 
 /// Everything that a dispatcher counts.
 #[must_use]
@@ -24,6 +24,9 @@ pub fn of_dispatcher(stats: &StatsResponse) -> Exposition {
     let totals = stats.totals.unwrap_or_default();
     all.add(&super::OUTCOMES_FENCED, &[], totals.fenced);
     all.add(&super::QUEUED, &[], stats.queued_bytes);
+    if let Some(commits) = &stats.commits {
+        all.add(&super::COMMIT, &[], spread(commits));
+    }
     for worker in &stats.workers {
         add_worker(&mut all, worker);
     }
@@ -36,6 +39,15 @@ pub fn of_dispatcher(stats: &StatsResponse) -> Exposition {
         all.add(&super::LINKS, &[("state", name)], links);
     }
     all
+}
+
+fn spread(commits: &CommitStats) -> Spread {
+    let seconds = |us| Duration::from_micros(us).as_secs_f64();
+    let bucket = |up_to: Option<u64>, count| (up_to.map_or(f64::INFINITY, seconds), count);
+    Spread {
+        sum: seconds(commits.total_us),
+        buckets: commits.buckets.iter().map(|b| bucket(b.up_to_us, b.count)).collect(),
+    }
 }
 
 fn by_type(counts: &Counts) -> [(&'static Metric, u64); 9] {

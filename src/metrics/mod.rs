@@ -40,6 +40,8 @@ enum Kind {
     /// Only grows while the role runs.
     Counter,
     Gauge,
+    /// How many were how large, while the role runs.
+    Histogram,
 }
 
 use Measure::{Bytes, Seconds};
@@ -86,6 +88,11 @@ pub static TASK_RUN: Metric = measured(
 /// Of the dispatcher.
 pub static OUTCOMES_FENCED: Metric =
     counter("taskgrid_outcomes_fenced", "Outcomes refused because their lease was over.");
+/// Of the dispatcher.
+pub static COMMIT: Metric = measured(
+    Seconds,
+    histogram("taskgrid_commit", "Time that commits to the store took, syncs included."),
+);
 /// Of the dispatcher.
 pub static QUEUED: Metric =
     measured(Bytes, gauge("taskgrid_queued", "Payloads of tasks that wait or run."));
@@ -160,17 +167,39 @@ const fn gauge(name: &'static str, help: &'static str) -> Metric {
     Metric { name, unit: None, kind: Kind::Gauge, help }
 }
 
+const fn histogram(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, unit: None, kind: Kind::Histogram, help }
+}
+
 const fn measured(unit: Measure, metric: Metric) -> Metric {
     Metric { unit: Some(unit), ..metric }
 }
 
-/// One number.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// One number, or how many there were of each size.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// A count.
     Whole(u64),
     /// A measure.
     Real(f64),
+    /// Of a histogram.
+    Spread(Spread),
+}
+
+/// How many were how large.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spread {
+    /// Of all of them.
+    pub sum: f64,
+    /// Each upper bound, and how many were up to it but above the one before. The last
+    /// bound is `f64::INFINITY`.
+    pub buckets: Vec<(f64, u64)>,
+}
+
+impl From<Spread> for Value {
+    fn from(spread: Spread) -> Self {
+        Self::Spread(spread)
+    }
 }
 
 impl From<u64> for Value {
@@ -307,9 +336,9 @@ impl EncodeMetric for Family {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
         for (labels, value) in &self.samples {
             if labels.is_empty() {
-                self.encode_value(&mut encoder, *value)?;
+                self.encode_value(&mut encoder, value)?;
             } else {
-                self.encode_value(&mut encoder.encode_family(labels)?, *value)?;
+                self.encode_value(&mut encoder.encode_family(labels)?, value)?;
             }
         }
         Ok(())
@@ -319,6 +348,7 @@ impl EncodeMetric for Family {
         match self.metric.kind {
             Kind::Counter => MetricType::Counter,
             Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
         }
     }
 }
@@ -327,17 +357,24 @@ impl Family {
     fn encode_value(
         &self,
         sample: &mut MetricEncoder<'_>,
-        value: Value,
+        value: &Value,
     ) -> Result<(), std::fmt::Error> {
         match (self.metric.kind, value) {
             (Kind::Counter, Value::Whole(value)) => {
-                sample.encode_counter::<NoLabelSet, _, u64>(&value, None)
+                sample.encode_counter::<NoLabelSet, _, u64>(value, None)
             }
             (Kind::Counter, Value::Real(value)) => {
-                sample.encode_counter::<NoLabelSet, _, u64>(&value, None)
+                sample.encode_counter::<NoLabelSet, _, u64>(value, None)
             }
-            (Kind::Gauge, Value::Whole(value)) => sample.encode_gauge(&value),
-            (Kind::Gauge, Value::Real(value)) => sample.encode_gauge(&value),
+            (Kind::Gauge, Value::Whole(value)) => sample.encode_gauge(value),
+            (Kind::Gauge, Value::Real(value)) => sample.encode_gauge(value),
+            (Kind::Histogram, Value::Spread(Spread { sum, buckets })) => {
+                let count = buckets.iter().map(|(_, count)| count).sum();
+                sample.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)
+            }
+            // No metric is given a value of another kind.
+            (Kind::Counter | Kind::Gauge, Value::Spread(_))
+            | (Kind::Histogram, Value::Whole(_) | Value::Real(_)) => Err(std::fmt::Error),
         }
     }
 }
@@ -373,6 +410,23 @@ mod tests {
              # TYPE taskgrid_tasks_completed_total counter\n\
              taskgrid_tasks_completed_total{type=\"a\\\"b\"} 3\n\
              taskgrid_tasks_completed_total{type=\"sum\"} 10000\n"
+        );
+    }
+
+    #[test]
+    fn a_histogram_adds_its_buckets_up() {
+        let mut exposition = Exposition::default();
+        let buckets = vec![(0.001, 2), (0.01, 0), (f64::INFINITY, 1)];
+        exposition.add(&COMMIT, &[], Spread { sum: 1.5, buckets });
+        assert_eq!(
+            exposition.prometheus_text(),
+            "# HELP taskgrid_commit_seconds Time that commits to the store took, syncs included.\n\
+             # TYPE taskgrid_commit_seconds histogram\n\
+             taskgrid_commit_seconds_sum 1.5\n\
+             taskgrid_commit_seconds_count 3\n\
+             taskgrid_commit_seconds_bucket{le=\"0.001\"} 2\n\
+             taskgrid_commit_seconds_bucket{le=\"0.01\"} 2\n\
+             taskgrid_commit_seconds_bucket{le=\"+Inf\"} 3\n"
         );
     }
 

@@ -1,7 +1,7 @@
 //! Groups: what becomes durable together, and what happens once it is.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -98,6 +98,8 @@ impl Size {
 pub(super) struct InFlight {
     group: Arc<Group>,
     open: Open,
+    /// When it was handed over.
+    since: Instant,
 }
 
 /// What waits for a group to be durable.
@@ -174,8 +176,9 @@ impl Scheduler {
         }
         self.last_group = Size::of(&open.group);
         let group = Arc::new(std::mem::take(&mut open.group));
+        let since = Instant::now();
         self.committer.commit(group.clone());
-        self.in_flight = Some(InFlight { group, open });
+        self.in_flight = Some(InFlight { group, open, since });
     }
 
     /// A group is durable: everything that waited for it happens. After an error
@@ -192,7 +195,8 @@ impl Scheduler {
         if self.space == Space::None {
             self.live_on_the_reserve();
         }
-        let Some(InFlight { group, open }) = self.in_flight.take() else { return Ok(()) };
+        let Some(InFlight { group, open, since }) = self.in_flight.take() else { return Ok(()) };
+        self.tally.commits.add(since.elapsed());
         if let Some(end) = open.ids_end {
             self.queue.ids.sync(end);
         }

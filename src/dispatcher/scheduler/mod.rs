@@ -18,6 +18,7 @@
 //! that credit bounds.
 
 mod assign;
+mod commits;
 mod group;
 mod loading;
 mod message;

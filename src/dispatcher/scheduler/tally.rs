@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::commits::Commits;
 use super::message::Join;
 use crate::core::event::TaskEvent;
 use crate::core::id::{TaskId, Timestamp, millis};
@@ -24,6 +25,7 @@ pub(super) struct Tally {
     health: BTreeMap<String, v1::Health>,
     directory_complete: bool,
     fenced: u64,
+    pub(super) commits: Commits,
 }
 
 impl Tally {
@@ -35,6 +37,7 @@ impl Tally {
             health: BTreeMap::new(),
             directory_complete: false,
             fenced: 0,
+            commits: Commits::default(),
         }
     }
 
@@ -218,6 +221,7 @@ impl Tally {
             queued_bytes: queue.live_bytes(),
             directory_complete: self.directory_complete,
             oldest_pending_ms: None,
+            commits: Some(self.commits.report()),
         }
     }
 
