@@ -26,6 +26,11 @@ impl RunTime {
         });
     }
 
+    /// Whether they take less than this in the mean; not before the first measurement.
+    pub(super) fn is_below(self, limit: Duration) -> bool {
+        self.mean_ns.is_some_and(|mean| u128::from(mean) < limit.as_nanos())
+    }
+
     /// How many tasks beyond its slots a worker takes; none before the first
     /// measurement, and none of those that take longer than the time to bridge.
     pub(super) fn prefetch(self, slots: u32) -> u32 {

@@ -10,6 +10,7 @@ mod desk;
 mod numbers;
 mod outcome;
 mod run;
+mod runners;
 mod state;
 
 use std::collections::BTreeSet;

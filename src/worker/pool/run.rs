@@ -19,9 +19,13 @@ impl Pool {
         let shared = &self.shared;
         loop {
             let (next, stopped) = shared.with(|state| {
-                let next = state.overdue(Instant::now());
+                let now = Instant::now();
+                let missing = state.runners.look(now);
+                if state.turn().is_some() {
+                    (0..missing).for_each(|_| shared.call_runner(state));
+                }
                 shared.pump(state);
-                (next, state.stopped)
+                (state.overdue(now), state.stopped)
             });
             if stopped {
                 return;
@@ -51,7 +55,12 @@ impl Shared {
         while let Some(type_index) = state.turn() {
             match &self.types[type_index].run {
                 Run::Async(_) => self.start_async(state),
-                Run::Blocking(_) => return self.call_runner(state),
+                Run::Blocking(_) => {
+                    if state.wants_runner(type_index, Instant::now()) {
+                        self.call_runner(state);
+                    }
+                    return;
+                }
             }
         }
     }
@@ -73,8 +82,15 @@ impl Shared {
     /// A thread's life: run, end one and take the next, until the pool stops.
     fn runner(self: Arc<Self>) {
         let mut done = None;
+        let mut seen = 0;
         loop {
-            let next = self.with(|state| self.turn_over(state, done.take()));
+            let next = self.with(|state| {
+                let next = self.turn_over(state, done.take());
+                if matches!(next, Next::Run(_)) {
+                    state.runners.take(&mut seen);
+                }
+                next
+            });
             match next {
                 Next::Run(taken) => {
                     let lease = taken.lease;

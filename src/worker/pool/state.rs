@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::desk::{Desk, Lease, Running, Session, Stage, Stopping};
 use super::numbers::Counts;
 use super::outcome::{self, Answer};
+use super::runners::{self, Runners, Want};
 use super::{Attached, Caller, Order, Refusal, Waiting};
 use crate::core::id::{TaskId, Token};
 use crate::core::limits;
@@ -49,19 +50,6 @@ pub(super) struct State {
     run_times: Vec<RunTime>,
 }
 
-/// The threads that run blocking handlers.
-#[derive(Debug, Default)]
-pub(super) struct Runners {
-    /// Those that serve slots; never more than there are slots.
-    pub(super) alive: u32,
-    /// Of them, those that wait for a task.
-    pub(super) idle: u32,
-    /// Of those, the ones that were called and have not woken yet.
-    pub(super) called: u32,
-    /// Those that run a handler that did not stop when told to.
-    pub(super) detached: usize,
-}
-
 /// What is done once the lock is free: whoever is woken may want it at once.
 #[derive(Default)]
 pub(super) struct After {
@@ -84,7 +72,7 @@ impl State {
         Self {
             desks: BTreeMap::new(),
             slots,
-            runners: Runners::default(),
+            runners: Runners::new(processors()),
             draining: false,
             stopped: false,
             after: After::default(),
@@ -299,6 +287,18 @@ impl State {
         None
     }
 
+    /// Whether one more thread is worth calling for the task whose turn it is, of this type.
+    pub(super) fn wants_runner(&mut self, type_index: usize, now: Instant) -> bool {
+        let is_short = self.run_times[type_index].is_below(runners::SHORT);
+        match self.runners.want_another(is_short, now) {
+            Want::Now => true,
+            Want::Later { is_new } => {
+                self.after.deadlines_moved |= is_new;
+                false
+            }
+        }
+    }
+
     /// Starts the task whose turn it is.
     pub(super) fn take(&mut self, now: Instant) -> Option<Taken> {
         let Waiting { desk: id, token, type_index, payload, timeout_ms } =
@@ -433,7 +433,7 @@ impl State {
         self.after.signals.push(signal);
     }
 
-    /// Does all that is due and says when the next is.
+    /// Ends what is overdue, and says when the next thing is due.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<Instant> {
         while let Some((at, id, token)) = self.deadlines.first().copied().filter(|d| d.0 <= now) {
             self.deadlines.remove(&(at, id, token));
@@ -454,7 +454,8 @@ impl State {
                 }
             }
         }
-        self.deadlines.first().map(|(at, _, _)| *at)
+        let deadline = self.deadlines.first().map(|(at, _, _)| *at);
+        deadline.into_iter().chain(self.runners.look_at()).min()
     }
 
     /// Gives back those of these leases that wait.
@@ -554,4 +555,10 @@ impl State {
         let sessions = self.desks.values().filter_map(|desk| desk.session.as_ref());
         self.after.signals.extend(sessions.map(|session| session.ended.clone()));
     }
+}
+
+/// How many threads can run at once.
+fn processors() -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(processors).unwrap_or(u32::MAX)
 }

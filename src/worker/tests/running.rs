@@ -64,6 +64,33 @@ async fn blocking_and_async_tasks_share_the_slots_and_the_order() {
 }
 
 #[tokio::test]
+async fn tasks_that_last_keep_no_short_ones_of_their_type_from_free_slots() {
+    // More than there are processors that could be kept busy, and slots for all of them.
+    const LONG: u64 = 40;
+    let (gate, closed) = std::sync::mpsc::channel::<()>();
+    let closed = Mutex::new(closed);
+    let builder = Worker::builder().handle_blocking("odd", move |_, payload| {
+        if payload == "long" {
+            // Opened for all by dropping the other end.
+            closed.lock().unwrap().recv().unwrap_err();
+        }
+        Ok(payload)
+    });
+    let worker = worker(builder, 64).await;
+    let mut session = Session::open(&worker, 1).await;
+    // Now they are known to be short.
+    session.assign((0..100).map(|n| task(n, "short")).collect()).await;
+    session.outcomes(100).await;
+    let long = (100..100 + LONG).map(|n| task(n, "long"));
+    session.assign(long.chain((200..300).map(|n| task(n, "short"))).collect()).await;
+    for (_, outcome) in session.outcomes(100).await {
+        assert_eq!(outcome.end, Some(completed("short")));
+    }
+    drop(gate);
+    session.outcomes(usize::try_from(LONG).unwrap()).await;
+}
+
+#[tokio::test]
 async fn a_handler_sees_its_task_and_its_fencing_token() {
     let builder = Worker::builder().handle("tell", async |context: Context, _: Bytes| {
         let (task, attempt, token) = (context.task_id(), context.attempt(), context.token());
