@@ -41,6 +41,9 @@ struct Scale {
     rate: u64,
     /// Ended tasks that the dispatcher keeps.
     kept: u64,
+    /// The same under the open load, where a watch that comes a second late must still find
+    /// what it was not told.
+    kept_open: u64,
     /// Between two samples; and between two faults.
     sampled: Duration,
     harmed: Duration,
@@ -66,6 +69,7 @@ impl Scale {
             open: seconds(run.many(0, 240)),
             rate: 1_000,
             kept: 20_000,
+            kept_open: 300_000,
             sampled: seconds(2),
             harmed: Duration::from_millis(700),
             restarted: seconds(8),
@@ -82,6 +86,7 @@ impl Scale {
             open: seconds(3),
             rate: 400,
             kept: 1_000,
+            kept_open: 10_000,
             sampled: Duration::from_millis(100),
             harmed: Duration::from_millis(200),
             restarted: Duration::from_millis(600),
@@ -93,15 +98,16 @@ impl Scale {
         }
     }
 
-    fn flags(self) -> [String; 4] {
-        ["--lease", LEASE, "--retain-tasks", &self.kept.to_string()].map(str::to_owned)
-    }
-
     /// The samples that a half of the steady load must have.
     fn samples(self, length: Duration) -> u64 {
         let all = length.saturating_sub(self.warm).as_millis() / self.sampled.as_millis();
         u64::try_from(all / 2).unwrap_or(u64::MAX)
     }
+}
+
+/// What a dispatcher is told that keeps so many ended tasks.
+fn flags(kept: u64) -> [String; 4] {
+    ["--lease", LEASE, "--retain-tasks", &kept.to_string()].map(str::to_owned)
 }
 
 /// Runs it.
@@ -120,7 +126,7 @@ pub(crate) fn run(run: &Run) -> Ran {
 }
 
 fn steady(scale: Scale, dice: &mut Dice, report: &mut Report) {
-    let flags = scale.flags();
+    let flags = flags(scale.kept);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let mut site = Site::with_workers(&flags, 1);
     let fleet = Fleet::start_beside(&mut site, WORKERS, 1);
@@ -340,7 +346,7 @@ impl Measured {
 
 /// As many tasks as the machine takes, in whole rounds, until the time is over.
 fn open(scale: Scale, report: &mut Report) {
-    let flags = scale.flags();
+    let flags = flags(scale.kept_open);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let mut grid = Grid::start(&flags);
     grid.worker("hash", &[]);
@@ -349,7 +355,7 @@ fn open(scale: Scale, report: &mut Report) {
     let (mut gauge, mut store, mut tasks, mut rounds) = (Gauge::default(), Vec::new(), 0, 0);
     // The first third is for the caps to be reached in.
     let warm = scale.open / 3;
-    let round = (scale.kept * 20).to_string();
+    let round = (scale.kept_open * 2).to_string();
     while began.elapsed() < scale.open || rounds < 2 {
         // Few keys here as well: each submit has one, for ten minutes.
         let arguments = ["bench", "--tasks", &round, "--batch", "5000", "-o", "json"];
@@ -364,7 +370,11 @@ fn open(scale: Scale, report: &mut Report) {
             std::thread::park_timeout(scale.sampled / 10);
         }
         let answer = bench.answer();
-        let told: Value = serde_json::from_str(answer.succeeds()).unwrap();
+        if answer.code != Some(0) {
+            return report
+                .complain(format!("the load ended with {:?}: {}", answer.code, answer.stderr));
+        }
+        let told: Value = serde_json::from_str(&answer.stdout).unwrap();
         for name in ["lost", "duplicated", "wrong"] {
             if told[name].as_u64() != Some(0) {
                 report.complain(format!("{name} is {}", told[name]));
