@@ -6,6 +6,10 @@
 //! reached, what it last told stands. Of several registrations of one worker the
 //! newest incarnation counts.
 //!
+//! Beside them there may be workers that the caller remembers from an earlier life.
+//! Each stands in the view until a nameservice tells of it, or of another worker at
+//! its address, or has told everything without it.
+//!
 //! What this module does not do: it dials nobody and has no clock.
 
 use std::collections::BTreeMap;
@@ -29,6 +33,9 @@ pub struct Endpoint {
 pub struct View {
     /// By worker id.
     pub endpoints: BTreeMap<Arc<str>, Endpoint>,
+    /// The addresses of workers that are remembered, and of which no nameservice has
+    /// told: whether they live is not known.
+    pub remembered: BTreeMap<Arc<str>, Arc<str>>,
     /// Whether a nameservice that had been up for one TTL has told everything it
     /// knew. Until then a worker that is missing here may well be alive; from then
     /// on the view stays complete.
@@ -42,6 +49,9 @@ pub type Source = usize;
 #[derive(Debug)]
 pub struct Directory {
     sources: Vec<Told>,
+    remembered: BTreeMap<Arc<str>, Arc<str>>,
+    /// Until then they are remembered whatever the nameservices leave out.
+    remembered_until: Timestamp,
     complete: bool,
 }
 
@@ -64,7 +74,20 @@ impl Directory {
     /// An empty one for as many nameservices.
     #[must_use]
     pub fn new(sources: usize) -> Self {
-        Self { sources: (0..sources).map(|_| Told::default()).collect(), complete: false }
+        Self {
+            sources: (0..sources).map(|_| Told::default()).collect(),
+            remembered: BTreeMap::new(),
+            remembered_until: Timestamp::default(),
+            complete: false,
+        }
+    }
+
+    /// Takes in workers that are remembered, each with its address. Up to `until` a
+    /// view without one of them does not make it forgotten: it may have lost its
+    /// registration just when its caller started.
+    pub fn remember(&mut self, workers: BTreeMap<Arc<str>, Arc<str>>, until: Timestamp) {
+        self.remembered = workers;
+        self.remembered_until = until;
     }
 
     /// A nameservice told everything it knows.
@@ -88,15 +111,19 @@ impl Directory {
             self.complete = true;
         }
         for endpoint in endpoints {
-            told.put(endpoint);
+            self.put(source, endpoint);
         }
+        self.forget_missing(now);
     }
 
     /// A nameservice told of a new or changed registration.
     pub fn put(&mut self, source: Source, endpoint: Endpoint) {
-        if let Some(told) = self.sources.get_mut(source) {
-            told.put(endpoint);
-        }
+        let Some(told) = self.sources.get_mut(source) else { return };
+        let Registration { worker, address, .. } = &*endpoint.registration;
+        self.remembered.remove(worker);
+        // Two processes do not listen at one address: the remembered one is gone.
+        self.remembered.retain(|_, remembered| remembered != address);
+        told.put(endpoint);
     }
 
     /// A nameservice told that a registration ended. It knew of that one, so this
@@ -104,6 +131,7 @@ impl Directory {
     pub fn removed(&mut self, source: Source, worker: &str) {
         if let Some(told) = self.sources.get_mut(source) {
             told.endpoints.remove(worker);
+            self.remembered.remove(worker);
         }
     }
 
@@ -124,18 +152,31 @@ impl Directory {
                 self.complete = true;
             }
         }
+        self.forget_missing(now);
     }
 
-    /// When a nameservice stops being young.
+    fn forget_missing(&mut self, now: Timestamp) {
+        if self.complete && now >= self.remembered_until {
+            self.remembered.clear();
+        }
+    }
+
+    /// When a nameservice stops being young, or who is missing is forgotten.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.sources.iter().filter_map(|told| told.young_until).min()
+        let grown = self.sources.iter().filter_map(|told| told.young_until);
+        let has_missing = self.complete && !self.remembered.is_empty();
+        grown.chain(has_missing.then_some(self.remembered_until)).min()
     }
 
     /// Everything, merged.
     #[must_use]
     pub fn view(&self) -> View {
-        let mut view = View { endpoints: BTreeMap::new(), complete: self.complete };
+        let mut view = View {
+            endpoints: BTreeMap::new(),
+            remembered: self.remembered.clone(),
+            complete: self.complete,
+        };
         for (worker, known) in self.sources.iter().flat_map(|told| &told.endpoints) {
             let told = &known.endpoint;
             match view.endpoints.get_mut(worker) {

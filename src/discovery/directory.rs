@@ -1,5 +1,6 @@
 //! Watches nameservices and keeps one merged view of the live workers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,6 +102,15 @@ impl Directory {
         };
         let sources = watch::Sender::new(urls.iter().map(unheard).collect());
         Ok(Self { watchers, heard, merged, view: watch::Sender::default(), sources, clock })
+    }
+
+    /// The same, with workers that the caller remembers from before, each with its
+    /// address. Until then they are not forgotten, whatever the nameservices say.
+    #[must_use]
+    pub fn remembering(mut self, workers: BTreeMap<Arc<str>, Arc<str>>, until: Timestamp) -> Self {
+        self.merged.remember(workers, until);
+        self.view.send_replace(Arc::new(self.merged.view()));
+        self
     }
 
     /// The view, and a way to wait for the next one.

@@ -1,5 +1,7 @@
 //! Links to workers: for each worker that the nameservice names, one task that
-//! dials it, holds a session, and dials again when that is lost.
+//! dials it, holds a session, and dials again when that is lost. So it is for the
+//! workers that the log names, until a nameservice tells who is there: a dispatcher
+//! that starts while there is none goes on with those it had.
 //!
 //! A live session outranks the registry: a link ends only when its session is lost
 //! and the worker is no longer registered.
@@ -11,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
@@ -44,7 +46,7 @@ use crate::wire::v1::{self, session_request, session_response};
 pub(crate) struct Links {
     /// The loop that owns the tasks.
     pub(crate) handle: Handle,
-    /// Who is registered.
+    /// Who is registered, and who is remembered.
     pub(crate) view: watch::Receiver<Arc<View>>,
     /// Tells what the log has of the tasks that a worker says it holds.
     pub(crate) store: Arc<dyn Store>,
@@ -79,30 +81,84 @@ enum Lost {
     Malformed(#[from] Malformed),
     #[error("the worker there is {found}")]
     Another { found: Arc<str> },
+    /// The log tells of a worker neither its types nor its slots.
+    #[error("no sessions there: what it serves stands in its registration alone")]
+    Unregistered,
+    #[error("a nameservice told otherwise")]
+    Replaced,
     #[error(transparent)]
     Gone(#[from] Gone),
     #[error("reading the store: {0}")]
     Store(String),
 }
 
+/// A worker's hello, and what it says after.
+type Opened = (Join, Streaming<v1::SessionResponse>);
+
+/// A worker to dial.
+#[derive(Debug)]
+enum Peer {
+    /// A nameservice names it.
+    Registered(Arc<Registration>),
+    /// The log alone does.
+    Remembered { worker: Arc<str>, address: Arc<str> },
+}
+
+impl Peer {
+    fn worker(&self) -> &Arc<str> {
+        match self {
+            Self::Registered(registration) => &registration.worker,
+            Self::Remembered { worker, .. } => worker,
+        }
+    }
+
+    fn address(&self) -> &Arc<str> {
+        match self {
+            Self::Registered(registration) => &registration.address,
+            Self::Remembered { address, .. } => address,
+        }
+    }
+
+    /// Whether the nameservices told that a remembered worker is elsewhere, or nowhere.
+    /// A registered one is looked up anew each time.
+    fn is_replaced(&self, view: &View) -> bool {
+        match self {
+            Self::Registered(_) => false,
+            Self::Remembered { worker, address } => match view.endpoints.get(worker) {
+                Some(endpoint) => endpoint.registration.address != *address,
+                None => !view.remembered.contains_key(worker),
+            },
+        }
+    }
+
+    /// Whether there is nothing to dial again. Where another worker is, each dial would
+    /// end the session that it has.
+    fn is_nowhere(&self, lost: &Lost) -> bool {
+        let is_remembered = matches!(self, Self::Remembered { .. });
+        is_remembered && matches!(lost, Lost::Another { .. } | Lost::Unregistered)
+    }
+}
+
 impl Links {
-    /// Keeps links to all registered workers until the shutdown.
+    /// Keeps links to all workers that are registered or remembered, until the shutdown.
     pub(crate) async fn run(self, shutdown: Shutdown) {
         let links = Arc::new(self);
         let mut view = links.view.clone();
         let mut running = JoinSet::new();
         let mut linked: BTreeSet<Arc<str>> = BTreeSet::new();
+        let mut left: BTreeSet<Arc<str>> = BTreeSet::new();
         loop {
             let current = view.borrow_and_update().clone();
             if links.tell_directory(&current).await.is_err() {
                 break;
             }
-            for worker in current.endpoints.keys() {
+            let remembered = current.remembered.keys().filter(|worker| !left.contains(*worker));
+            for worker in current.endpoints.keys().chain(remembered) {
                 if linked.insert(worker.clone()) {
                     let (links, worker) = (links.clone(), worker.clone());
                     running.spawn(async move {
-                        links.keep(&worker).await;
-                        worker
+                        let is_left = links.keep(&worker).await;
+                        (worker, is_left)
                     });
                 }
             }
@@ -113,7 +169,12 @@ impl Links {
                     }
                 }
                 Some(ended) = running.join_next() => match ended {
-                    Ok(worker) => _ = linked.remove(&worker),
+                    Ok((worker, is_left)) => {
+                        linked.remove(&worker);
+                        if is_left {
+                            left.insert(worker);
+                        }
+                    }
                     Err(panic) => tracing::error!(%panic, "a link to a worker ended; this is a bug"),
                 },
                 () = shutdown.begun() => break,
@@ -144,60 +205,101 @@ impl Links {
     }
 
     /// Holds sessions with one worker, one after the other, for as long as it is
-    /// registered. A link that fails again and again is left alone for a while, longer
-    /// each time up to half a lease, then tried once; what handlers do never counts.
-    async fn keep(&self, worker: &Arc<str>) {
+    /// registered or remembered. A link that fails again and again is left alone for a
+    /// while, longer each time up to half a lease, then tried once; what handlers do
+    /// never counts. Tells whether what the log has of the worker is of no use.
+    async fn keep(&self, worker: &Arc<str>) -> bool {
         // However long it was away: a worker that is back works again within a lease.
         let longest_pause = self.lease / 2;
         let mut backoff = Backoff::new();
         let mut breaker = Breaker::with_pauses_up_to(longest_pause);
         let mut problem = String::new();
-        loop {
-            let Some(registration) = self.registration(worker) else { return };
-            if !breaker.admits(self.clock.now()) {
-                let chance = breaker.next_chance(self.clock.now()).unwrap_or_default();
-                tokio::time::sleep_until(self.clock.instant(chance).into()).await;
+        let Some(mut peer) = self.peer(worker) else { return false };
+        // What was found at an address of the log says nothing of a registered one.
+        while !peer.is_replaced(&self.view.borrow()) {
+            match self.peer(worker) {
+                Some(found) => peer = found,
+                None => return false,
+            }
+            let now = self.clock.now();
+            if !breaker.admits(now) {
+                let chance = breaker.next_chance(now).unwrap_or_default();
+                self.pause_until(self.clock.instant(chance).into(), &peer).await;
                 continue;
             }
-            let trial = breaker.state(self.clock.now()) == State::HalfOpen;
-            if trial && self.tell_link(&registration, State::HalfOpen, &problem).await.is_err() {
-                return;
+            let trial = breaker.state(now) == State::HalfOpen;
+            if trial && self.tell_link(&peer, State::HalfOpen, &problem).await.is_err() {
+                return false;
             }
             let mut stood = false;
-            let lost = match self.session(&registration, &mut stood).await {
-                Ok(()) | Err(Lost::Gone(_)) => return,
+            let lost = match self.session(&peer, &mut stood).await {
+                Ok(()) | Err(Lost::Gone(_) | Lost::Replaced) => return false,
                 Err(lost) => lost,
             };
+            if peer.is_nowhere(&lost) {
+                tracing::info!(%worker, address = %peer.address(), %lost, "a worker of the log is left to the nameservice");
+                return true;
+            }
             problem = lost.to_string();
-            let address = &registration.address;
             if stood {
-                tracing::info!(%worker, %address, %lost, "session lost");
+                tracing::info!(%worker, address = %peer.address(), %lost, "session lost");
                 breaker.succeeded();
                 backoff.reset();
             } else {
-                let before = breaker.state(self.clock.now());
-                breaker.failed(self.clock.now());
-                let state = breaker.state(self.clock.now());
-                if before == State::Closed && state != State::Closed {
-                    tracing::warn!(%worker, %address, %lost, "worker cannot be reached: the link pauses");
-                } else {
-                    tracing::debug!(%worker, %address, %lost, "no session");
-                }
+                self.count_failure(&mut breaker, &peer, &lost);
             }
             let state = breaker.state(self.clock.now());
-            if self.tell_link(&registration, state, &problem).await.is_err() {
-                return;
+            if self.tell_link(&peer, state, &problem).await.is_err() {
+                return false;
             }
-            tokio::time::sleep(backoff.next().min(longest_pause)).await;
+            let pause = backoff.next().min(longest_pause);
+            self.pause_until(Instant::now() + pause, &peer).await;
+        }
+        false
+    }
+
+    fn count_failure(&self, breaker: &mut Breaker, peer: &Peer, lost: &Lost) {
+        let before = breaker.state(self.clock.now());
+        breaker.failed(self.clock.now());
+        let state = breaker.state(self.clock.now());
+        let (worker, address) = (peer.worker(), peer.address());
+        if before == State::Closed && state != State::Closed {
+            tracing::warn!(%worker, %address, %lost, "worker cannot be reached: the link pauses");
+        } else {
+            tracing::debug!(%worker, %address, %lost, "no session");
         }
     }
 
-    async fn tell_link(
-        &self,
-        registration: &Arc<Registration>,
-        state: State,
-        problem: &str,
-    ) -> Result<(), Gone> {
+    /// Waits, but not with what a nameservice has told otherwise of.
+    async fn pause_until(&self, end: Instant, peer: &Peer) {
+        tokio::select! {
+            () = tokio::time::sleep_until(end) => {}
+            () = self.replaced(peer) => {}
+        }
+    }
+
+    /// Ends once [`Peer::is_replaced`].
+    async fn replaced(&self, peer: &Peer) {
+        let mut view = self.view.clone();
+        if view.wait_for(|view| peer.is_replaced(view)).await.is_err() {
+            // Nobody tells any more: the dispatcher stops.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// How a worker is known; `None` if it is not, or not any more.
+    fn peer(&self, worker: &Arc<str>) -> Option<Peer> {
+        let view = self.view.borrow();
+        if let Some(endpoint) = view.endpoints.get(worker) {
+            return Some(Peer::Registered(endpoint.registration.clone()));
+        }
+        let address = view.remembered.get(worker)?.clone();
+        Some(Peer::Remembered { worker: worker.clone(), address })
+    }
+
+    async fn tell_link(&self, peer: &Peer, state: State, problem: &str) -> Result<(), Gone> {
+        // Only who is registered is listed without a session.
+        let Peer::Registered(registration) = peer else { return Ok(()) };
         let state = match state {
             State::Closed => v1::LinkState::Closed,
             State::Open { .. } => v1::LinkState::Open,
@@ -207,17 +309,29 @@ impl Links {
         self.handle.tell(Message::Link { registration, state, problem }).await
     }
 
-    fn registration(&self, worker: &Arc<str>) -> Option<Arc<Registration>> {
-        let view = self.view.borrow();
-        view.endpoints.get(worker).map(|endpoint| endpoint.registration.clone())
+    /// One session, from hello to its end.
+    async fn session(&self, peer: &Peer, stood: &mut bool) -> Result<(), Lost> {
+        let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        let opened = tokio::select! {
+            opened = self.open(peer, session) => opened?,
+            () = self.replaced(peer) => return Err(Lost::Replaced),
+        };
+        let Some((join, mut reports)) = opened else {
+            let Peer::Registered(registration) = peer else { return Err(Lost::Unregistered) };
+            return self.calls(registration, session, stood).await;
+        };
+        let joined = self.handle.ask(|reply| Message::Join { join, reply }).await?;
+        *stood = true;
+        let ended = self.listen(joined.member, &mut reports).await;
+        let goodbye = matches!(ended, Err(Lost::Closed));
+        self.handle.tell(Message::Leave { member: joined.member, goodbye }).await?;
+        ended
     }
 
-    /// One session, from hello to its end.
-    async fn session(&self, registration: &Registration, stood: &mut bool) -> Result<(), Lost> {
+    /// Dials a worker and reads its hello; `None` if it serves no sessions.
+    async fn open(&self, peer: &Peer, session: u64) -> Result<Option<Opened>, Lost> {
         let (frames, requests) = mpsc::unbounded_channel();
-        let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
-        let address = &registration.address;
-        let mut client = self.client(self.network.channel(address)?);
+        let mut client = self.client(self.network.channel(peer.address())?);
         // The receiving end is in this function.
         drop(frames.send(self.hello(session)));
         let patience = rpc::CONNECT_TIMEOUT + rpc::CALL_TIMEOUT;
@@ -225,9 +339,7 @@ impl Links {
         let opened = timeout(patience, opening).await.map_err(|_| Lost::Silent)?;
         let mut reports = match opened {
             Ok(opened) => opened.into_inner(),
-            Err(status) if status.code() == Code::Unimplemented => {
-                return self.calls(registration, session, stood).await;
-            }
+            Err(status) if status.code() == Code::Unimplemented => return Ok(None),
             Err(status) => return Err(status.into()),
         };
         let first = timeout(patience, reports.message()).await.map_err(|_| Lost::Silent)?;
@@ -235,16 +347,11 @@ impl Links {
         else {
             return Err(Malformed::new("hello", "the first message is no hello").into());
         };
-        let join = self.parse_hello(hello, address, session, frames).await?;
-        if join.holder.worker != registration.worker {
+        let join = self.parse_hello(hello, peer.address(), session, frames).await?;
+        if join.holder.worker != *peer.worker() {
             return Err(Lost::Another { found: join.holder.worker });
         }
-        let joined = self.handle.ask(|reply| Message::Join { join, reply }).await?;
-        *stood = true;
-        let ended = self.listen(joined.member, &mut reports).await;
-        let goodbye = matches!(ended, Err(Lost::Closed));
-        self.handle.tell(Message::Leave { member: joined.member, goodbye }).await?;
-        ended
+        Ok(Some((join, reports)))
     }
 
     /// The stand-in for a session with a worker that only serves Execute.

@@ -192,9 +192,12 @@ impl Dispatcher {
             max_queued: config.max_queued,
             max_queued_bytes: config.max_queued_bytes,
         };
+        let seen = restored.workers.iter();
+        let seen = seen.map(|(worker, (_, address))| (worker.clone(), address.clone())).collect();
         let (scheduler, handle) = Scheduler::new(rules, clock, store.clone(), restored)
             .map_err(|error| Error::Thread(error.to_string()))?;
-        let directory = Directory::new(&config.network, &config.nameservices, clock)?;
+        let directory = Directory::new(&config.network, &config.nameservices, clock)?
+            .remembering(seen, clock.now().plus(scheduler::KNOWN_WORKERS_WAIT));
         Ok(Self {
             listener,
             http,

@@ -87,6 +87,28 @@ async fn losing_the_nameservice_stops_discovery_and_not_the_work() {
 }
 
 #[tokio::test]
+async fn a_dispatcher_that_starts_without_a_nameservice_finds_its_workers_in_its_log() {
+    let mut grid = Grid::start().await.unwrap();
+    let config = taskgrid::worker::Config { slots: Some(1), ..Default::default() };
+    grid.add_worker_with(nap(), config).await.unwrap();
+    let running = submit(&grid, Task::new("nap", "2500")).await;
+    grid.until_status(running, Status::Running).await.unwrap();
+    let inherited = submit(&grid, Task::new("nap", "0")).await;
+    grid.kill_nameservice().await;
+    grid.kill_dispatcher().await;
+    grid.start_dispatcher().await.unwrap();
+    let new = submit(&grid, Task::new("nap", "0")).await;
+    for id in [running, inherited, new] {
+        let task = grid.until_status(id, Status::Completed).await.unwrap();
+        assert_eq!((task.result.as_deref(), task.attempts), (Some(&b"1"[..]), 1), "task {id}");
+    }
+    let totals = grid.totals().await.unwrap();
+    assert_eq!((totals.completed, totals.lost), (3, 0));
+    grid.start_nameservice().await.unwrap();
+    grid.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_paused_dispatcher_gives_up_no_lease() {
     let mut grid = Grid::start().await.unwrap();
     grid.add_worker(nap()).await.unwrap();

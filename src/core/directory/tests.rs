@@ -112,6 +112,61 @@ fn what_an_unknown_source_tells_changes_nothing() {
     assert_eq!(directory.view(), View::default());
 }
 
+#[test]
+fn remembered_workers_stay_until_a_whole_view_leaves_them_out() {
+    let mut directory = remembering(2, ["a:1", "b:1"]);
+    assert_eq!(remembered(&directory), ["a a:1", "b b:1"]);
+    directory.lost(0);
+    directory.tick(at(1_000_000));
+    assert_eq!(remembered(&directory), ["a a:1", "b b:1"], "nobody tells anything");
+    directory.snapshot(0, [worker("a", 1)], Duration::ZERO, TTL, at(1_000_000));
+    assert_eq!(remembered(&directory), ["b b:1"], "a is known better");
+    directory.removed(0, "a");
+    assert_eq!(remembered(&directory), ["b b:1"], "a has left");
+    directory.tick(at(1_014_999));
+    assert_eq!(remembered(&directory), ["b b:1"]);
+    directory.tick(at(1_015_000));
+    assert_eq!(remembered(&directory), [""; 0]);
+    assert_eq!(seen(&directory), [""; 0]);
+    assert_eq!(directory.next_due(), None);
+}
+
+#[test]
+fn who_lost_its_registration_just_at_the_start_is_remembered_for_a_while() {
+    let mut directory = remembering(1, ["a:1", "b:1"]);
+    directory.snapshot(0, [worker("b", 1)], OLD, TTL, at(10));
+    assert!(directory.view().complete);
+    assert_eq!(remembered(&directory), ["a a:1"]);
+    assert_eq!(directory.next_due(), Some(at(2_000)));
+    directory.tick(at(1_999));
+    assert_eq!(remembered(&directory), ["a a:1"]);
+    directory.tick(at(2_000));
+    assert_eq!(remembered(&directory), [""; 0]);
+    assert_eq!(directory.next_due(), None);
+}
+
+#[test]
+fn a_registration_outranks_what_is_remembered_of_its_name_and_of_its_address() {
+    // One has moved, and where the other one was there is a third.
+    let mut directory = remembering(1, ["old:1", "c:1"]);
+    directory.snapshot(0, [worker("a", 2), worker("c", 1)], Duration::ZERO, TTL, at(0));
+    assert_eq!(seen(&directory), ["a.2", "c.1"]);
+    assert_eq!(remembered(&directory), [""; 0]);
+}
+
+/// With what is remembered of `a` and `b`, for two seconds at least.
+fn remembering(sources: usize, addresses: [&str; 2]) -> Directory {
+    let mut directory = Directory::new(sources);
+    let workers = ["a", "b"].map(Arc::from).into_iter().zip(addresses.map(Arc::from));
+    directory.remember(workers.collect(), at(2_000));
+    directory
+}
+
+fn remembered(directory: &Directory) -> Vec<String> {
+    let view = directory.view();
+    view.remembered.iter().map(|(worker, address)| format!("{worker} {address}")).collect()
+}
+
 fn at(ms: u64) -> Timestamp {
     Timestamp(ms)
 }

@@ -156,6 +156,97 @@ async fn a_live_session_outranks_the_registry_and_a_lost_one_does_not() {
     assert_eq!(grid.session().await.hello.session, 2);
 }
 
+#[tokio::test]
+async fn a_worker_that_the_log_alone_names_is_dialled_again_and_again() {
+    let mut grid = Grid::remembering();
+    for number in 1..4 {
+        let mut session = grid.session().await;
+        assert_eq!(session.hello.session, number);
+        session.say_hello(v1::WorkerHello { incarnation: number, ..hello() }).await;
+        grid.until("a worker", |stats| stats.workers.iter().any(|w| w.connected)).await;
+        let stats = grid.stats().await;
+        assert_eq!((stats.workers[0].slots, stats.workers[0].worker_id.as_str()), (3, "w"));
+        assert_eq!(stats.workers[0].types, ["hash"]);
+        drop(session);
+        grid.until("no worker", |stats| stats.workers.is_empty()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_of_the_log_that_a_whole_view_leaves_out_keeps_its_session_and_gets_no_other() {
+    let mut grid = Grid::remembering();
+    let mut session = grid.session().await;
+    session.say_hello(hello()).await;
+    grid.until("a worker", |stats| stats.workers.iter().any(|w| w.connected)).await;
+    grid.view.send_replace(Arc::new(View { complete: true, ..View::default() }));
+    grid.until("a whole view", |stats| stats.directory_complete).await;
+    session.report(v1::Report::default()).await;
+    assert!(grid.stats().await.workers[0].connected);
+    drop(session);
+    grid.until("no worker", |stats| stats.workers.is_empty()).await;
+    assert!(grid.sessions.try_recv().is_err());
+    grid.register();
+    assert_eq!(grid.session().await.hello.session, 2, "it is dialled once it is registered");
+}
+
+#[tokio::test]
+async fn another_worker_where_the_log_has_one_joins_nothing_and_is_left_alone() {
+    let mut grid = Grid::remembering();
+    let mut session = grid.session().await;
+    let another = || v1::WorkerHello { worker_id: "another".to_owned(), ..hello() };
+    session.say_hello(another()).await;
+    assert!(!matches!(soon("end", session.requests.message()).await, Ok(Some(_))));
+    assert_eq!(grid.stats().await.workers, []);
+    let mut view = View::clone(&grid.view.borrow());
+    view.endpoints.insert("another".into(), endpoint("another", &grid.address));
+    grid.view.send_replace(Arc::new(view));
+    let mut session = grid.session().await;
+    session.say_hello(another()).await;
+    grid.until("a worker", |stats| stats.workers.iter().any(|w| w.connected)).await;
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < 2 * LEASE {
+        session.report(v1::Report::default()).await;
+        assert!(grid.sessions.try_recv().is_err(), "its session is left in peace");
+        grid.stats().await;
+    }
+}
+
+#[tokio::test]
+async fn a_registered_address_is_dialled_at_once_although_that_of_the_log_hangs() {
+    let mut grid = Grid::unregistered();
+    let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    grid.remember(&door.local_addr().unwrap().to_string());
+    let _hangs = soon("a dial", door.accept()).await.unwrap();
+    grid.register();
+    let dialled = timeout(rpc::CONNECT_TIMEOUT, grid.session()).await;
+    assert_eq!(dialled.expect("before the first dial is over").hello.session, 2);
+}
+
+#[tokio::test]
+async fn a_registration_at_the_address_of_the_log_disturbs_no_dial() {
+    let mut grid = Grid::remembering();
+    let mut session = grid.session().await;
+    grid.register();
+    session.say_hello(hello()).await;
+    grid.until("a worker", |stats| stats.workers.iter().any(|w| w.connected)).await;
+    assert_eq!(session.hello.session, 1);
+    assert!(grid.sessions.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_worker_of_the_log_without_sessions_waits_for_its_registration() {
+    let mut grid = Grid::unregistered();
+    grid.sessions.close();
+    let address = grid.address.to_string();
+    grid.remember(&address);
+    soon("a dial", grid.refused.recv()).await.unwrap();
+    assert_eq!(grid.stats().await.workers, []);
+    grid.register();
+    grid.until("a worker", |stats| stats.workers.iter().any(|w| w.connected)).await;
+    soon("a dial", grid.refused.recv()).await.unwrap();
+    assert!(grid.refused.try_recv().is_err(), "one for each word");
+}
+
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("no {what} in time"))
 }
@@ -165,6 +256,8 @@ struct Grid {
     handle: Handle,
     view: watch::Sender<Arc<View>>,
     sessions: mpsc::Receiver<Session>,
+    /// A word for each session that was refused, because the test takes none.
+    refused: mpsc::UnboundedReceiver<()>,
     address: Arc<str>,
     shutdown: Shutdown,
     _running: [JoinHandle<()>; 3],
@@ -172,6 +265,19 @@ struct Grid {
 
 impl Grid {
     fn new() -> Self {
+        let grid = Self::unregistered();
+        grid.register();
+        grid
+    }
+
+    /// No nameservice names the worker, but the log does.
+    fn remembering() -> Self {
+        let grid = Self::unregistered();
+        grid.remember(&grid.address);
+        grid
+    }
+
+    fn unregistered() -> Self {
         let store: Arc<dyn Store> = Arc::new(Memory::new());
         let clock = Clock::start();
         let now = clock.now();
@@ -183,6 +289,7 @@ impl Grid {
         let listener = rpc::bind(&Listen::default()).unwrap();
         let address: Arc<str> = listener.addr().to_string().into();
         let (opened, sessions) = mpsc::channel(8);
+        let (refusing, refused) = mpsc::unbounded_channel();
         let view = watch::Sender::<Arc<View>>::default();
         let links = Links {
             handle: handle.clone(),
@@ -197,7 +304,7 @@ impl Grid {
             sessions: AtomicU64::new(0),
         };
         let shutdown = Shutdown::new();
-        let server = Routes::new(WorkerServer::new(Scripted { opened }));
+        let server = Routes::new(WorkerServer::new(Scripted { opened, refusing }));
         let serving = rpc::serve(
             listener,
             server,
@@ -211,23 +318,17 @@ impl Grid {
             tokio::spawn(async move { looping.await.unwrap() }),
             tokio::spawn(links.run(shutdown.clone())),
         ];
-        let grid = Self { handle, view, sessions, address, shutdown, _running: running };
-        grid.register();
-        grid
+        Self { handle, view, sessions, refused, address, shutdown, _running: running }
+    }
+
+    fn remember(&self, address: &str) {
+        let remembered = BTreeMap::from([("w".into(), address.into())]);
+        self.view.send_replace(Arc::new(View { remembered, ..View::default() }));
     }
 
     fn register(&self) {
-        let registration = Registration {
-            worker: "w".into(),
-            incarnation: 1,
-            address: self.address.clone(),
-            types: vec![hash()],
-            slots: 3,
-            version: String::new(),
-        };
-        let endpoint = Endpoint { registration: Arc::new(registration), health: Health::Healthy };
-        let endpoints = BTreeMap::from([("w".into(), endpoint)]);
-        self.view.send_replace(Arc::new(View { endpoints, complete: false }));
+        let endpoints = BTreeMap::from([("w".into(), endpoint("w", &self.address))]);
+        self.view.send_replace(Arc::new(View { endpoints, ..View::default() }));
     }
 
     /// The next session that the dispatcher opens.
@@ -255,16 +356,17 @@ impl Drop for Grid {
     }
 }
 
-/// A worker that hands its sessions to the test.
+/// A worker that hands its sessions to the test, or has none if that takes none.
 struct Scripted {
     opened: mpsc::Sender<Session>,
+    refusing: mpsc::UnboundedSender<()>,
 }
 
 /// The worker's end of a session; dropped, it ends.
 struct Session {
     hello: v1::DispatcherHello,
     responses: mpsc::Sender<Result<v1::SessionResponse, Status>>,
-    _requests: Streaming<v1::SessionRequest>,
+    requests: Streaming<v1::SessionRequest>,
 }
 
 impl Session {
@@ -291,13 +393,17 @@ impl Worker for Scripted {
         &self,
         request: Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        if self.opened.is_closed() {
+            self.refusing.send(()).map_err(|_| Status::unavailable("the test is over"))?;
+            return Err(Status::new(Code::Unimplemented, "no sessions here"));
+        }
         let mut requests = request.into_inner();
         let first = requests.message().await?.and_then(|message| message.frame);
         let Some(session_request::Frame::Hello(hello)) = first else {
             return Err(Status::invalid_argument("no hello"));
         };
         let (responses, stream) = mpsc::channel(64);
-        let session = Session { hello, responses, _requests: requests };
+        let session = Session { hello, responses, requests };
         self.opened.send(session).await.map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
@@ -308,6 +414,18 @@ impl Worker for Scripted {
     ) -> Result<Response<v1::ExecuteResponse>, Status> {
         Err(Status::unavailable("the dispatcher opens sessions only"))
     }
+}
+
+fn endpoint(worker: &str, address: &Arc<str>) -> Endpoint {
+    let registration = Registration {
+        worker: worker.into(),
+        incarnation: 1,
+        address: address.clone(),
+        types: vec![hash()],
+        slots: 3,
+        version: String::new(),
+    };
+    Endpoint { registration: Arc::new(registration), health: Health::Healthy }
 }
 
 fn hash() -> TaskType {

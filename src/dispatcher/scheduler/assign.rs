@@ -27,7 +27,7 @@ const FETCH_BYTES: usize = 8 << 20;
 /// … looked at after each so many tasks: their sizes are not in memory.
 const FETCH_STEP: usize = 16;
 /// The longest wait for the workers that the last boot knew.
-const KNOWN_WORKERS_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const KNOWN_WORKERS_WAIT: Duration = Duration::from_secs(2);
 
 /// Holds all tasks back after a restart, until the workers that the last boot knew
 /// have said what they hold, or have had their time.

@@ -39,6 +39,7 @@ use rand::Rng as _;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+pub(crate) use assign::KNOWN_WORKERS_WAIT;
 pub(crate) use message::{
     Again, Counted, Ended, Gone, Handle, Join, Listing, Message, Refusal, Report, Running,
     Settlement, Snapshot, Stored,

@@ -135,7 +135,7 @@ fn known() -> Known {
     };
     let rates = PerSecond { total: Some(2.5), types: BTreeMap::from([("hash".to_owned(), 2.5)]) };
     Known {
-        view: Arc::new(View { endpoints, complete: true }),
+        view: Arc::new(View { endpoints, complete: true, ..View::default() }),
         nameservices: vec![SourceState {
             url: "n:1".to_owned(),
             reachable: true,
