@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::assign::Gate;
 use super::{Message, READ_AGAIN, Scheduler};
@@ -24,6 +25,8 @@ const CAUTION: Duration = Duration::from_secs(60);
 pub(super) struct Loading {
     /// What is to be read, until somebody does.
     pub(super) rest: Option<Rest>,
+    /// Who does.
+    reader: Option<JoinHandle<()>>,
     was_clean: bool,
     /// What waits for it.
     deferred: Vec<Message>,
@@ -31,16 +34,23 @@ pub(super) struct Loading {
 
 impl Loading {
     pub(super) fn new(rest: Rest) -> Self {
-        Self { was_clean: rest.was_clean, rest: Some(rest), deferred: Vec::new() }
+        Self { was_clean: rest.was_clean, rest: Some(rest), reader: None, deferred: Vec::new() }
+    }
+
+    /// What ends once nobody reads any more, soon after the loop takes nothing more.
+    pub(super) fn into_reader(self) -> Option<JoinHandle<()>> {
+        self.reader
     }
 }
 
 impl Scheduler {
     /// Has the history read.
     pub(super) fn begin_loading(&mut self) {
-        let rest = self.loading.as_mut().and_then(|loading| loading.rest.take());
-        let (Some(rest), Some(inbox)) = (rest, self.shared.inbox.upgrade()) else { return };
-        tokio::spawn(load(self.store.clone(), rest, inbox));
+        let (Some(loading), Some(inbox)) = (&mut self.loading, self.shared.inbox.upgrade()) else {
+            return;
+        };
+        let Some(rest) = loading.rest.take() else { return };
+        loading.reader = Some(tokio::spawn(load(self.store.clone(), rest, inbox)));
     }
 
     /// Takes a message, unless it has to wait for the history.
@@ -102,8 +112,10 @@ async fn load(store: Arc<dyn Store>, mut rest: Rest, inbox: mpsc::Sender<Message
         let part = match read {
             Ok((Err(store::Error::Full), same)) => {
                 rest = same;
-                tokio::time::sleep(READ_AGAIN).await;
-                continue;
+                tokio::select! {
+                    () = tokio::time::sleep(READ_AGAIN) => continue,
+                    () = inbox.closed() => return,
+                }
             }
             Ok((part, next)) => {
                 rest = next;

@@ -275,7 +275,7 @@ impl Scheduler {
                 sleep.as_mut().reset(wake);
             }
         }
-        self.stop();
+        self.stop().await;
         Ok(())
     }
 
@@ -336,8 +336,16 @@ impl Scheduler {
         self.open.group.entries.push(crate::core::event::Event::Stopped { next_id }.into());
     }
 
-    fn stop(self) {
+    /// Lets go of everything, the store last: while somebody reads it, it is open, and
+    /// a process that ended then would leave it as a crash does.
+    async fn stop(mut self) {
+        let reader = self.loading.take().and_then(Loading::into_reader);
         self.committer.stop();
+        drop(self.inbox);
+        if let Some(reader) = reader {
+            // What it read, or failed to read, is for the next start.
+            drop(reader.await);
+        }
     }
 }
 

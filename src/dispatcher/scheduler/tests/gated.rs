@@ -94,6 +94,11 @@ impl Gated {
         self.set_history(State::Failing);
     }
 
+    /// Whether the test alone has it.
+    pub(super) fn is_nobody_elses(&self) -> bool {
+        Arc::strong_count(&self.gate) == 1
+    }
+
     /// Fails all commits, those that are held back too.
     pub(super) fn fail(&self) {
         self.set(State::Failing);

@@ -76,6 +76,7 @@ async fn a_stop_before_the_history_is_read_loses_nothing_and_counts_as_a_crash()
     let mut world = before_its_history().await;
     let new = world.submit(vec![task()]).await;
     world.drain();
+    world.store.release_history();
     world.ended().await.unwrap();
     let mut kept = Vec::new();
     let scan = world.store.memory.scan(&mut |event| match event {
@@ -85,6 +86,20 @@ async fn a_stop_before_the_history_is_read_loses_nothing_and_counts_as_a_crash()
     });
     scan.unwrap();
     assert_eq!(kept, [1, 2, new]);
+}
+
+#[tokio::test]
+async fn a_stop_while_the_history_is_read_ends_once_nobody_reads_the_store() {
+    let mut world = before_its_history().await;
+    world.drain();
+    soon("last word", async {
+        while world.handle.ask(|reply| Message::End { reply }).await.is_ok() {}
+    })
+    .await;
+    assert!(!world.has_ended(), "who reads the store has it open");
+    world.store.release_history();
+    world.ended().await.unwrap();
+    assert!(world.store.is_nobody_elses());
 }
 
 #[tokio::test]

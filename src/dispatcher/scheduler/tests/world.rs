@@ -154,6 +154,11 @@ impl World {
         soon("end of the loop", &mut self.run).await.unwrap()
     }
 
+    /// Whether the loop has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.run.is_finished()
+    }
+
     /// Returns once the loop has done everything that it was told before: a turn
     /// ends with what it sends, and the second answer is of a later turn or of one
     /// that was told all of it.
