@@ -158,6 +158,9 @@ impl From<client::Error> for Failure {
                 "taskgrid client status {0} tells its story, taskgrid client retry {0} tries again",
                 task.id
             )),
+            Error::TooLarge { tasks, .. } if *tasks > 1 => {
+                failure.hint("take smaller batches; the dispatcher's --max-payload sets the limit")
+            }
             Error::TooLarge { .. } => failure.hint(
                 "the dispatcher's --max-payload limits it; send the address of what is larger",
             ),
@@ -316,7 +319,8 @@ mod tests {
             (client::Error::TaskFailed(task()), 1, "retry 17"),
             (client::Error::TaskCancelled(task()), 1, "retry 17"),
             (client::Error::WrongInput { problem: problem() }, 2, ""),
-            (client::Error::TooLarge { problem: problem() }, 2, "--max-payload"),
+            (client::Error::TooLarge { problem: problem(), tasks: 1 }, 2, "the address"),
+            (client::Error::TooLarge { problem: problem(), tasks: 2 }, 2, "smaller batches"),
             (client::Error::UnknownType { problem: problem() }, 2, "worker"),
             (client::Error::NotFound { id }, 3, "client list"),
             (client::Error::Expired { id }, 3, "--retain"),

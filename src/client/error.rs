@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use super::task::TaskView;
+use super::task::{Task, TaskView};
 use crate::core::id::{TaskId, millis};
+use crate::core::limits;
 use crate::rpc;
 use crate::wire::Malformed;
 
@@ -47,11 +48,13 @@ pub enum Error {
         problem: String,
     },
     /// A call is larger than one message may be. Nothing was stored; the same again
-    /// fails again.
-    #[error("{problem}")]
+    /// fails again. Of a batch, smaller parts fit.
+    #[error("{problem}{}", smaller(*tasks))]
     TooLarge {
         /// How large it is, and how large it may be.
         problem: String,
+        /// How many tasks it was to bring; 0 for a call that brings none.
+        tasks: usize,
     },
     /// No worker ever registered the task's type.
     #[error("{problem}")]
@@ -126,11 +129,9 @@ impl Error {
             Code::ResourceExhausted => Self::Refused { problem },
             Code::PermissionDenied | Code::Unauthenticated => Self::NotAllowed { problem },
             // Of the calls that are answered once, only the transport says this.
-            Code::OutOfRange => Self::TooLarge {
-                problem: match problem.split_once("too large: ") {
-                    Some((_, sizes)) => format!("too large for one message: {sizes}"),
-                    None => problem,
-                },
+            Code::OutOfRange => match problem.split_once("too large: ") {
+                Some((_, sizes)) => Self::too_large(sizes),
+                None => Self::TooLarge { problem, tasks: 0 },
             },
             Code::Unavailable => Self::NotReady { url: url.to_owned(), problem },
             Code::Ok
@@ -144,6 +145,19 @@ impl Error {
             | Code::DataLoss => Self::Internal {
                 problem: format!("the dispatcher at {url} answered {}: {problem}", status.code()),
             },
+        }
+    }
+
+    /// A call of these sizes, in the words of the transport.
+    pub(super) fn too_large(sizes: &str) -> Self {
+        Self::TooLarge { problem: format!("too large for one message: {sizes}"), tasks: 0 }
+    }
+
+    /// The error of a call that was to bring these tasks.
+    pub(super) fn of_batch(self, batch: &[Task]) -> Self {
+        match self {
+            Self::TooLarge { problem, .. } => Self::TooLarge { problem, tasks: batch.len() },
+            other => other,
         }
     }
 }
@@ -163,6 +177,14 @@ pub(super) fn fate_is_unknown(status: &tonic::Status) -> bool {
 /// A status that came over the wire has no source; one that the transport made up has.
 fn is_of_the_transport(status: &tonic::Status) -> bool {
     std::error::Error::source(status).is_some()
+}
+
+/// The next step, where there is one: what the contract promises of every dispatcher.
+fn smaller(tasks: usize) -> String {
+    if tasks < 2 {
+        return String::new();
+    }
+    format!("; submit fewer tasks at once: {} MiB always fit", limits::BATCH_BYTES >> 20)
 }
 
 fn why(task: &TaskView) -> String {

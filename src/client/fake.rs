@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Client, TaskView};
 use crate::core::id::{TaskId, Timestamp};
-use crate::core::task;
+use crate::core::{limits, task};
 use crate::rpc::{self, Listen, ServeLimits};
 use crate::shutdown::Shutdown;
 use crate::wire::v1;
@@ -85,7 +85,8 @@ impl Fake {
             _ends: Arc::new(Ends(shutdown.clone())),
         };
         let service = Service { script: fake.script.clone(), events: fake.events.clone() };
-        let server = DispatcherServer::new(service).max_decoding_message_size(64 << 20);
+        let most = rpc::message_bytes(limits::PAYLOAD_BYTES);
+        let server = DispatcherServer::new(service).max_decoding_message_size(most);
         let routes = Routes::new(server);
         let limits = ServeLimits::default();
         tokio::spawn(rpc::serve(listener, routes, limits, shutdown, Duration::ZERO));

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message as _;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -170,15 +171,14 @@ impl Client {
     /// # Errors
     /// As [`Client::connect`].
     pub fn connect_on(network: &Network, url: &str) -> Result<Self, Error> {
-        // What this dispatcher's own limit is, only the dispatcher knows.
-        let message_bytes = rpc::message_bytes(limits::PAYLOAD_BYTES_MAX);
+        let most = most_bytes();
         let connection = || -> Result<Connection, Error> {
             let channel = network
                 .channel(url)
                 .map_err(|bad| Error::WrongInput { problem: bad.to_string() })?;
             Ok(DispatcherClient::new(channel)
-                .max_decoding_message_size(message_bytes)
-                .max_encoding_message_size(message_bytes))
+                .max_decoding_message_size(most)
+                .max_encoding_message_size(most))
         };
         let shared = Shared {
             url: url.to_owned(),
@@ -249,11 +249,13 @@ impl Client {
     }
 
     /// Stores a batch of 1 to 10,000 tasks, whole or not at all. The receipt means
-    /// that it is on disk.
+    /// that it is on disk. A batch of 8 MiB always fits into its message, and one task
+    /// of the largest payload.
     ///
     /// # Errors
     /// [`Error::WrongInput`], [`Error::UnknownType`] (both name the task as
-    /// `tasks[17]`), [`Error::Conflict`], [`Error::Refused`]: nothing is stored.
+    /// `tasks[17]`), [`Error::TooLarge`], [`Error::Conflict`], [`Error::Refused`]:
+    /// nothing is stored.
     /// [`Error::Unreachable`], [`Error::NotReady`]: unknown; only a key of the caller's
     /// own finds out.
     pub async fn submit(&self, tasks: &[Task], options: &SubmitOptions) -> Result<Receipt, Error> {
@@ -300,18 +302,21 @@ impl Client {
             Some(key) => (key.clone(), v1::KeyScope::Caller),
             None => (random_key(), v1::KeyScope::Call),
         };
+        let envelope = v1::SubmitRequest {
+            tasks: Vec::new(),
+            key,
+            key_scope: scope.into(),
+            group: options.group,
+            wait_ms: millis(wait),
+        };
+        check_bytes(encoded_bytes(&envelope, tasks)).map_err(|error| error.of_batch(tasks))?;
         let call = || {
-            let request = v1::SubmitRequest {
-                tasks: tasks.iter().map(Task::to_message).collect(),
-                key: key.clone(),
-                key_scope: scope.into(),
-                group: options.group,
-                wait_ms: millis(wait),
-            };
+            let tasks = tasks.iter().map(Task::to_message).collect();
+            let request = v1::SubmitRequest { tasks, ..envelope.clone() };
             let mut calls = connection.clone();
             async move { calls.submit(request).await }
         };
-        let answer = self.persist(call).await?;
+        let answer = self.persist(call).await.map_err(|error| error.of_batch(tasks))?;
         if answer.ids.len() != tasks.len() {
             return Err(miscounted(tasks.len(), answer.ids.len()));
         }
@@ -500,6 +505,35 @@ fn receipt(answer: v1::SubmitResponse) -> (Receipt, Vec<v1::Found>) {
         timestamp_created: answer.timestamp_created.map(task::moment),
     };
     (receipt, answer.found)
+}
+
+/// The most bytes of a message to or from any dispatcher. What this dispatcher's own limit
+/// is, only the dispatcher knows.
+fn most_bytes() -> usize {
+    rpc::message_bytes(limits::PAYLOAD_BYTES_MAX)
+}
+
+/// Refuses what no dispatcher takes. The transport would do so as well, but only after it
+/// has encoded all of it, and with an error like that of a connection that broke: the call
+/// would be tried again until patience is over.
+fn check_bytes(bytes: usize) -> Result<(), Error> {
+    let most = most_bytes();
+    if bytes > most {
+        let sizes = format!("found {bytes} bytes, the limit is: {most} bytes");
+        return Err(Error::too_large(&sizes));
+    }
+    Ok(())
+}
+
+/// The bytes of a request with these tasks, without making one.
+fn encoded_bytes(envelope: &v1::SubmitRequest, tasks: &[Task]) -> usize {
+    /// The number of the field and its kind, which stand before each task.
+    const TAG: usize = 1;
+    let task_bytes = |task: &Task| {
+        let bytes = task.encoded_bytes();
+        TAG + prost::length_delimiter_len(bytes) + bytes
+    };
+    envelope.encoded_len() + tasks.iter().map(task_bytes).sum::<usize>()
 }
 
 fn random_key() -> Bytes {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message as _;
 
 use super::Error;
 use crate::core::id::{TaskId, Timestamp, millis};
@@ -93,6 +94,11 @@ impl Task {
 
     pub(super) fn to_message(&self) -> v1::NewTask {
         self.message.clone()
+    }
+
+    /// The bytes of its message.
+    pub(super) fn encoded_bytes(&self) -> usize {
+        self.message.encoded_len()
     }
 }
 

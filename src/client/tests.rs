@@ -161,6 +161,52 @@ async fn refusals_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_batch_that_fits_no_message_is_refused_before_anything_is_sent() {
+    let fake = Fake::start();
+    let client = fake.client();
+    let payload = Bytes::from(vec![b'x'; 1 << 20]);
+    let tasks = vec![Task::new("echo", payload); 137];
+    let submitted = client.submit(&tasks, &SubmitOptions::default()).await.unwrap_err();
+    let run = client.run(&tasks, &SubmitOptions::default(), LONG).await.unwrap_err();
+    for error in [submitted, run] {
+        assert!(matches!(error, Error::TooLarge { .. }), "{error:?}");
+        let told = error.to_string();
+        for part in ["14365", "the limit is: 142671872 bytes", "fewer tasks"] {
+            assert!(told.contains(part), "{part} is not in {told}");
+        }
+    }
+    assert_eq!(fake.script().submits, []);
+}
+
+#[test]
+fn the_bytes_of_a_batch_are_those_of_its_encoding() {
+    for size in [0, 1, 100, 127, 128, 16_000, 3 << 20] {
+        let task = Task::new("echo", vec![b'x'; size]);
+        let tasks = [task.clone(), task.clone().priority(9).delay(LONG), task.max_attempts(1)];
+        let envelope = v1::SubmitRequest { key: random_key(), group: 7, ..Default::default() };
+        let request = v1::SubmitRequest {
+            tasks: tasks.iter().map(Task::to_message).collect(),
+            ..envelope.clone()
+        };
+        assert_eq!(encoded_bytes(&envelope, &tasks), request.encoded_len());
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_the_dispatcher_finds_too_large_is_told_its_limit() {
+    let fake = Fake::start();
+    let payload = Bytes::from(vec![b'x'; 1 << 20]);
+    let tasks = vec![Task::new("echo", payload); 17];
+    let error = fake.client().submit(&tasks, &SubmitOptions::default()).await.unwrap_err();
+    let told = error.to_string();
+    for part in ["found 17826", "the limit is: 16842752 bytes", "fewer tasks"] {
+        assert!(told.contains(part), "{part} is not in {told}");
+    }
+    assert!(matches!(error, Error::TooLarge { .. }), "{error:?}");
+    assert_eq!(fake.script().submits, []);
+}
+
+#[tokio::test]
 async fn a_watch_goes_on_from_its_cursor() {
     let fake = Fake::start();
     let client = fake.client();

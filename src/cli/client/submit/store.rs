@@ -47,7 +47,7 @@ pub(super) async fn store(
             Error::WrongInput { problem } => (problem, false, place(problem)),
             Error::UnknownType { problem } => (problem, true, place(problem)),
             // Without the largest payload of all, a batch always fits.
-            Error::TooLarge { problem } => (problem, false, largest(&tasks)),
+            Error::TooLarge { problem, .. } => (problem, false, largest(&tasks)),
             Error::Refused { .. } if full.pause().await => continue,
             _ => return Err(error),
         };

@@ -14,6 +14,7 @@ use super::{printer, store};
 use crate::cli::exit::{Exit, Failure};
 use crate::client::Client;
 use crate::client::fake::Fake;
+use crate::core::limits;
 
 /// Far beyond what anything here takes, also on a slow machine.
 const LONG: Duration = Duration::from_secs(60);
@@ -134,6 +135,22 @@ fn large_lines_end_a_batch_early() {
     let sizes: Vec<usize> =
         batches(line.repeat(5).as_bytes(), options).iter().map(|batch| batch.tasks.len()).collect();
     assert_eq!(sizes, [2, 2, 1]);
+}
+
+#[test]
+fn whatever_the_size_of_lines_a_batch_fits_its_message_and_is_the_same_again() {
+    let options = Options { type_name: Some("hash".to_owned()), ..Options::default() };
+    for size in [9 << 10, 1 << 20, 5 << 20] {
+        let count = (8 << 20) / size + 2;
+        let input = format!("{}\n", "x".repeat(size)).repeat(count);
+        let all = batches(input.as_bytes(), options.clone());
+        assert_eq!(all.iter().map(|batch| batch.tasks.len()).sum::<usize>(), count);
+        // One payload of the largest size always fits beside so many bytes.
+        let most = limits::BATCH_BYTES / 2 / size + 1;
+        assert!(all.iter().all(|batch| batch.tasks.len() <= most), "{size}");
+        let dribbling = Dribble { rest: input.as_bytes(), turn: size };
+        assert_eq!(all, batches(dribbling, options.clone()));
+    }
 }
 
 #[test]
