@@ -44,6 +44,25 @@ fn a_grid_that_is_there_is_measured_and_what_is_not_known_is_null() {
     grid.is_empty();
 }
 
+#[test]
+fn the_largest_payloads_are_measured_without_further_flags() {
+    let arguments =
+        ["client", "bench", "--spawn", "-o", "json", "--tasks", "3", "--size", "4194304"];
+    let answer = Process::start(&arguments).answer();
+    let report: Value = serde_json::from_str(answer.succeeds()).unwrap();
+    for (name, value) in [("tasks", 3), ("batch", 1), ("lost", 0), ("wrong", 0), ("failed", 0)] {
+        assert_eq!(report[name], value, "{report}");
+    }
+}
+
+#[test]
+fn a_batch_that_cannot_be_sent_is_refused_with_2() {
+    let arguments =
+        ["client", "bench", "--spawn", "--tasks", "1000", "--size", "1048576", "--batch", "1000"];
+    let words = ["1048576000 bytes", "the limit is 16842752"];
+    Process::start(&arguments).answer().is_refused_call(2, &words);
+}
+
 /// The report on a spawned grid, 2,000 tasks of which all went well.
 fn spawned(arguments: &str) -> Value {
     let arguments = format!("client bench --spawn -o json {arguments}");

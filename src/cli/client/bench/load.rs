@@ -34,7 +34,7 @@ pub(super) struct Plan {
     pub(super) type_name: String,
     pub(super) tasks: u64,
     /// Bytes of each payload.
-    pub(super) size: u32,
+    pub(super) size: u64,
     /// Tasks of one submit.
     pub(super) batch: u64,
     /// Submits without an answer.

@@ -26,7 +26,7 @@ pub(super) struct Report {
     mode: Mode,
     #[serde(rename = "type")]
     type_name: String,
-    size: u32,
+    size: u64,
     batch: u64,
     connections: u8,
     rate: Option<u64>,
