@@ -8,6 +8,12 @@ use crate::client::Task;
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
+/// Bytes of text that are made at once.
+const WORD: usize = 8;
+/// Bytes that are made and hashed at once where a result is checked: whole words, enough
+/// of them that SHA-256 has long runs, few enough to stay in the processor's nearest cache.
+const PIECE: usize = 128 * WORD;
+
 /// The payloads of one run, which no other run has.
 #[derive(Debug, Clone)]
 pub(super) struct Payloads {
@@ -22,9 +28,11 @@ impl Payloads {
 
     /// The tasks with these numbers. Their payloads share one buffer.
     pub(super) fn tasks(&self, type_name: &str, numbers: std::ops::Range<u64>) -> Vec<Task> {
-        let mut buffer = Vec::new();
-        for number in numbers.clone() {
-            self.chunks(number, |chunk| buffer.extend_from_slice(chunk));
+        let count = usize::try_from(numbers.end.saturating_sub(numbers.start)).unwrap_or_default();
+        let mut buffer = vec![0; count * self.size];
+        // Of no bytes there are no pieces.
+        for (number, payload) in numbers.clone().zip(buffer.chunks_exact_mut(self.size.max(1))) {
+            self.text(number).fill(payload);
         }
         let mut buffer = Bytes::from(buffer);
         numbers.map(|_| Task::new(type_name, buffer.split_to(self.size))).collect()
@@ -33,28 +41,53 @@ impl Payloads {
     /// Whether this is the SHA-256 of that task's payload, in lower-case hex.
     pub(super) fn is_hash(&self, number: u64, result: &[u8]) -> bool {
         let mut digest = Sha256::new();
-        self.chunks(number, |chunk| digest.update(chunk));
+        let mut text = self.text(number);
+        let mut scratch = [0; PIECE];
+        let mut left = self.size;
+        while left > 0 {
+            let (piece, _) = scratch.split_at_mut(left.min(PIECE));
+            text.fill(piece);
+            digest.update(&piece);
+            left -= piece.len();
+        }
         let digest = digest.finalize();
         let digit = |nibble: u8| DIGITS[usize::from(nibble & 0xf)];
         let pairs = digest.iter().map(|byte| [digit(byte >> 4), digit(*byte)]);
         result.len() == 2 * digest.len() && pairs.eq(result.chunks_exact(2))
     }
 
-    /// Text of letters and accents, from an avalanche of the number: splitmix64, by
-    /// Sebastiano Vigna (<https://prng.di.unimi.it/splitmix64.c>).
-    fn chunks(&self, number: u64, mut take: impl FnMut(&[u8])) {
-        let mut state = self.seed ^ number.wrapping_mul(0xd134_2543_de82_ef95);
-        let mut left = self.size;
-        while left > 0 {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            let text = (mixed ^ (mixed >> 31)) & 0x0f0f_0f0f_0f0f_0f0f | 0x6060_6060_6060_6060;
-            let bytes = text.to_le_bytes();
-            let chunk = bytes.get(..left).unwrap_or(&bytes);
-            take(chunk);
-            left -= chunk.len();
+    fn text(&self, number: u64) -> Text {
+        Text { state: self.seed ^ number.wrapping_mul(0xd134_2543_de82_ef95) }
+    }
+}
+
+/// Text of letters and accents, from an avalanche of the number: splitmix64, by
+/// Sebastiano Vigna (<https://prng.di.unimi.it/splitmix64.c>).
+struct Text {
+    state: u64,
+}
+
+impl Text {
+    /// Goes on into this buffer. The words of a text are whole, save its last: all buffers
+    /// but the last one hold whole words.
+    fn fill(&mut self, buffer: &mut [u8]) {
+        let mut words = buffer.chunks_exact_mut(WORD);
+        for word in &mut words {
+            word.copy_from_slice(&self.word());
         }
+        let rest = words.into_remainder();
+        if !rest.is_empty() {
+            let word = self.word();
+            rest.iter_mut().zip(word).for_each(|(byte, letter)| *byte = letter);
+        }
+    }
+
+    fn word(&mut self) -> [u8; WORD] {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let text = (mixed ^ (mixed >> 31)) & 0x0f0f_0f0f_0f0f_0f0f | 0x6060_6060_6060_6060;
+        text.to_le_bytes()
     }
 }
 
@@ -63,8 +96,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_text_stays_the_same_wherever_it_is_cut() {
+        let tasks = Payloads::new(21, 7).tasks("hash", 5..7);
+        assert_eq!(tasks[0].payload(), &Bytes::from_static(b"adkjhgeifkofallfhnkdg"));
+        assert_eq!(tasks[1].payload(), &Bytes::from_static(b"ohoacn`bndbgfofgkooba"));
+        let longer = Payloads::new(40, 7).tasks("hash", 5..6);
+        assert_eq!(&longer[0].payload()[..21], &tasks[0].payload()[..]);
+    }
+
+    #[test]
     fn every_task_has_a_text_of_its_own_of_the_size_asked_for() {
-        for size in [0, 1, 8, 32, 1_000] {
+        for size in [0, 1, 7, 8, 9, 32, 1_000, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE + 13] {
             let payloads = Payloads::new(size, 7);
             let tasks = payloads.tasks("hash", 5..8);
             assert_eq!(tasks.len(), 3);
