@@ -66,7 +66,7 @@ fn sync_errors(run: &Run, disk: &Mount, dice: &mut Dice) -> Report {
         let command = site.grid.dispatcher_again();
         // The first ones are those of the start.
         let nth = dice.between(1, 60);
-        let mut traced = strace::start(&command, "fdatasync", Effect::Failed, nth);
+        let mut traced = strace::start(&command, strace::SYNCS, Effect::Failed, nth);
         let failed =
             within(PATIENCE, || strace::has_come(&mut traced, Effect::Failed).then_some(()));
         let at = Instant::now();
@@ -111,7 +111,7 @@ fn slow_syncs(run: &Run, dice: &mut Dice) -> Report {
     let mut load = site.load(Plan::default(), dice.roll());
     site.kill_dispatcher();
     let command = site.grid.dispatcher_again();
-    site.grid.dispatcher = strace::start(&command, "fdatasync", Effect::Slow(SLOW), 1);
+    site.grid.dispatcher = strace::start(&command, strace::SYNCS, Effect::Slow(SLOW), 1);
     let mut fastest = Duration::MAX;
     for turn in 0..run.many(10, 200) {
         let began = Instant::now();

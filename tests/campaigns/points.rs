@@ -3,8 +3,12 @@
 //!
 //! ```text
 //!  append ──▶ sync ──▶ answers          a start: reads ──▶ repair, epoch ──▶ syncs ──▶ listens
-//!  pwrite64   fdatasync  writev                  pread64    pwrite64         fdatasync
+//!  pwrite*    fdatasync  writev                  pread64    pwrite*          fdatasync
 //! ```
+//!
+//! A start is made by a thread of its own, and calls are counted by threads. So a number that
+//! no start reaches is met by a commit, and by no start. Only calls on the database count: what
+//! else lies beside it is noted after a sync.
 //!
 //! A kill as a call is entered is one before it. For one after it the thread is held
 //! when the call is over, and then the process is killed.
@@ -15,7 +19,7 @@ use super::campaign::{Report, Run};
 use super::dice::Dice;
 use super::load::{Load, Plan};
 use super::site::{Site, progress};
-use super::strace::{self, Effect};
+use super::strace::{self, Calls, Effect};
 use super::waits::within;
 
 /// How long a point is waited for. A traced process is slow.
@@ -23,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Longer than the campaign takes to see that a thread is held. The tracer lets go of a
 /// killed process only when this is over.
 const HELD: Effect = Effect::HeldAfter(1_500);
+/// The database in its directory.
+const FILE: &str = "taskgrid.redb";
 /// Ended tasks that are kept: so few that every group of commits trims.
 const KEPT: &str = "200";
 
@@ -53,14 +59,25 @@ const fn point(name: &'static str, call: &'static str, effect: Effect, calls: (u
 /// was counted on may not come.
 const TRIES: u64 = 3;
 
-/// Points of a commit. The first syncs and writes are those of the start.
+/// However the pages of a commit are written: each by itself, or many in one call.
+const WRITE: &str = "pwrite64,pwritev,pwritev2";
+const SYNC: &str = "fdatasync";
+/// The only calls that are made on other files: sockets.
+const ANSWER: &str = "writev";
+
+/// Syncs and writes of a commit: beyond those of any start, of which there are some ten and
+/// some thirty. A commit has one sync, and at least one write.
+const SYNCS: (u64, u64) = (20, 60);
+const WRITES: (u64, u64) = (40, 120);
+
+/// Points of a commit.
 const COMMIT: [Point; 6] = [
-    Point { when: When::NextGroupWaits, ..point("before_append", "fdatasync", HELD, (5, 40)) },
-    point("within_append", "pwrite64", Effect::Killed, (40, 400)),
-    point("before_sync", "fdatasync", Effect::Killed, (5, 40)),
-    point("after_sync", "fdatasync", HELD, (5, 40)),
-    point("before_answer", "writev", Effect::Killed, (10, 200)),
-    point("after_answer", "writev", HELD, (10, 200)),
+    Point { when: When::NextGroupWaits, ..point("before_append", SYNC, HELD, SYNCS) },
+    point("within_append", WRITE, Effect::Killed, WRITES),
+    point("before_sync", SYNC, Effect::Killed, SYNCS),
+    point("after_sync", SYNC, HELD, SYNCS),
+    point("before_answer", ANSWER, Effect::Killed, (10, 200)),
+    point("after_answer", ANSWER, HELD, (10, 200)),
 ];
 
 /// The point after the file grew: that is often only while it is small.
@@ -70,17 +87,17 @@ const GROWTHS: u64 = 4;
 
 /// Points of a commit that also trims.
 const TRIM: [Point; 3] = [
-    point("within_trim", "pwrite64", Effect::Killed, (40, 400)),
-    point("before_trim_sync", "fdatasync", Effect::Killed, (5, 40)),
-    point("after_trim_sync", "fdatasync", HELD, (5, 40)),
+    point("within_trim", WRITE, Effect::Killed, WRITES),
+    point("before_trim_sync", SYNC, Effect::Killed, SYNCS),
+    point("after_trim_sync", SYNC, HELD, SYNCS),
 ];
 
-/// Points of the start after a kill.
+/// Points of the start after a kill. Its repair and its epoch take some syncs.
 const START: [Point; 5] = [
     point("start_reading", "pread64", Effect::Killed, (1, 60)),
-    point("start_writing", "pwrite64", Effect::Killed, (1, 10)),
-    point("start_before_sync", "fdatasync", Effect::Killed, (1, 3)),
-    point("start_after_sync", "fdatasync", HELD, (1, 3)),
+    point("start_writing", WRITE, Effect::Killed, (1, 8)),
+    point("start_before_sync", SYNC, Effect::Killed, (1, 8)),
+    point("start_after_sync", SYNC, HELD, (1, 8)),
     point("start_before_drop_of_pages", "fadvise64", Effect::Killed, (1, 1)),
 ];
 
@@ -108,11 +125,9 @@ fn at(points: &[Point], times: u64, flags: &[&str], dice: &mut Dice, report: &mu
     let mut load = site.load(Plan { open: 400, forgets, ..Plan::default() }, dice.roll());
     let mut stuck = Ok(());
     for point in points {
-        let mut hits = 0;
-        for _ in 0..times * TRIES {
-            if hits == times {
-                break;
-            }
+        let (mut hits, mut tries) = (0, 0);
+        while hits < times && tries < times * TRIES {
+            tries += 1;
             stuck = stuck.and_then(|()| progress(&load, load.ended(), 50));
             site.kill_dispatcher();
             hits += u64::from(hit(&mut site, &load, point, dice));
@@ -120,6 +135,7 @@ fn at(points: &[Point], times: u64, flags: &[&str], dice: &mut Dice, report: &mu
             site.grid.dispatcher.addr();
         }
         report.at_least(point.name, hits, times);
+        report.figure(&format!("{}_tries", point.name), tries);
     }
     if let Err(stuck) = stuck {
         report.complain(stuck);
@@ -133,7 +149,10 @@ fn at(points: &[Point], times: u64, flags: &[&str], dice: &mut Dice, report: &mu
 fn hit(site: &mut Site, load: &Load, point: &Point, dice: &mut Dice) -> bool {
     let nth = dice.between(point.from, point.to);
     let command = site.grid.dispatcher_again();
-    let mut traced = strace::start(&command, point.call, point.effect, nth);
+    let database = site.grid.data_dir().join(FILE);
+    let file = (point.call != ANSWER).then_some(&*database);
+    let calls = Calls { names: point.call, file };
+    let mut traced = strace::start(&command, calls, point.effect, nth);
     let met =
         within(PATIENCE, || strace::has_come(&mut traced, point.effect).then_some(())).is_some();
     let waits = match point.when {

@@ -2,6 +2,7 @@
 //! delays it, or fails the call, at the n-th of them.
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
@@ -21,6 +22,18 @@ pub(crate) enum Effect {
     Slow(u32),
 }
 
+/// Calls that are met. `strace` counts each kind of call of each thread by itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Calls<'a> {
+    /// Their names, with commas between them: whichever of them is made so often first.
+    pub(crate) names: &'a str,
+    /// Only those that are made on this file.
+    pub(crate) file: Option<&'a Path>,
+}
+
+/// What makes what was written last.
+pub(crate) const SYNCS: Calls<'static> = Calls { names: "fdatasync", file: None };
+
 /// Whether there is a `strace` that may trace.
 pub(crate) fn is_here() -> bool {
     let mut command = Command::new("strace");
@@ -31,10 +44,11 @@ pub(crate) fn is_here() -> bool {
 /// What to tell who has none.
 pub(crate) const WANTED: &str = "strace that may trace processes (apt-get install strace)";
 
-/// Starts a command that meets the effect at the n-th `call` of one of its threads. The
+/// Starts a command that meets the effect at the n-th of these calls of one of its threads. The
 /// process is the command's own: the tracer is one beside it, and ends with it. It tells
 /// the calls on the same stderr.
-pub(crate) fn start(command: &Command, call: &str, effect: Effect, nth: u64) -> Process {
+pub(crate) fn start(command: &Command, calls: Calls<'_>, effect: Effect, nth: u64) -> Process {
+    let Calls { names, file } = calls;
     let what = match effect {
         Effect::Killed => "signal=KILL".to_owned(),
         Effect::HeldAfter(millis) => format!("delay_exit={}", u64::from(millis) * 1_000),
@@ -48,8 +62,11 @@ pub(crate) fn start(command: &Command, call: &str, effect: Effect, nth: u64) -> 
     if effect != Effect::Killed {
         traced.arg("--seccomp-bpf");
     }
-    traced.args(["-e", &format!("trace={call}"), "-e", "signal=none"]);
-    traced.args(["-e", &format!("inject={call}:{what}:when={nth}{all}")]);
+    if let Some(file) = file {
+        traced.arg("-P").arg(file);
+    }
+    traced.args(["-e", &format!("trace={names}"), "-e", "signal=none"]);
+    traced.args(["-e", &format!("inject={names}:{what}:when={nth}{all}")]);
     traced.arg(command.get_program()).args(command.get_args());
     Process::spawn(traced, b"")
 }
