@@ -10,6 +10,13 @@ fn bulk_is_measured_on_a_grid_of_its_own() {
     let report = spawned("--tasks 2000 --batch 100 --connections 2 --workers 2 --slots 4");
     assert_eq!((&report["mode"], &report["durability"]), (&"bulk".into(), &"sync".into()));
     assert!(report["backlog"].is_null(), "{report}");
+    assert!(report["tenths"]["last_tenth"].is_object(), "{report}");
+}
+
+#[test]
+fn tasks_of_tomorrow_wait_beside_those_that_are_measured() {
+    let report = spawned("--tasks 2000 --scheduled 12000");
+    assert_eq!(report["scheduled"], 12_000, "{report}");
 }
 
 #[test]

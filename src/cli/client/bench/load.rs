@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{self, FuturesUnordered};
 use tokio::sync::mpsc;
 
 use super::super::super::exit::{Exit, Failure};
@@ -20,7 +20,9 @@ use super::pace;
 use super::payloads::Payloads;
 use super::report::{Mode, Report};
 use super::spawn::Grid;
-use crate::client::{Client, Error, Events, Found, Receipt, Run, SubmitOptions, Watch, Watching};
+use crate::client::{
+    Client, Error, Events, Found, Receipt, Run, SubmitOptions, Task, Watch, Watching,
+};
 
 /// With nothing heard for so long, the tasks that have not ended are lost.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -33,6 +35,8 @@ const HASH: &str = "hash";
 pub(super) struct Plan {
     pub(super) type_name: String,
     pub(super) tasks: u64,
+    /// Tasks beside them that are due tomorrow.
+    pub(super) scheduled: u64,
     /// Bytes of each payload.
     pub(super) size: u64,
     /// Tasks of one submit.
@@ -237,6 +241,29 @@ impl Load {
     pub(super) fn report(self, mode: Mode, grid: Option<&Grid>) -> Report {
         Report::new(mode, &self.plan, &self.ledger, grid)
     }
+}
+
+/// Has the tasks stored that are due tomorrow.
+pub(super) async fn schedule(plan: &Plan, url: &str) -> Result<(), Failure> {
+    /// They are small, whatever is measured beside them.
+    const SIZE: usize = 32;
+    const BATCH: u16 = 5_000;
+    const IN_FLIGHT: usize = 16;
+    const TOMORROW: Duration = Duration::from_secs(24 * 3_600);
+    let client = Client::connect(url)?.with_patience(plan.patience);
+    let (payloads, options) = (Payloads::new(SIZE, rand::random()), SubmitOptions::default());
+    let starts = (0..plan.scheduled).step_by(BATCH.into());
+    let submits = starts.map(async |first| {
+        let numbers = first..plan.scheduled.min(first + u64::from(BATCH));
+        let batch = payloads.tasks(&plan.type_name, numbers).into_iter();
+        let batch: Vec<Task> = batch.map(|task| task.delay(TOMORROW)).collect();
+        client.submit(&batch, &options).await
+    });
+    let mut receipts = stream::iter(submits).buffer_unordered(IN_FLIGHT);
+    while let Some(receipt) = receipts.next().await {
+        receipt?;
+    }
+    Ok(())
 }
 
 /// The ends of all tasks of a group.

@@ -103,6 +103,9 @@ pub(super) struct Bench {
         conflicts_with_all = ["tasks", "latency", "rate"]
     )]
     backlog: Option<u64>,
+    /// Have so many more tasks wait for tomorrow meanwhile
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "spawn")]
+    scheduled: u64,
     /// Start a grid of processes for it
     #[arg(long)]
     spawn: bool,
@@ -152,6 +155,7 @@ impl Bench {
                 slots: self.slots,
             };
             let mut grid = Grid::start(config).await?;
+            load::schedule(&plan, &grid.dispatcher()).await?;
             match self.backlog {
                 Some(_) => backlog(plan, &mut grid).await?,
                 None => self.measure(plan, &grid.dispatcher(), Some(&grid)).await?,
@@ -205,6 +209,7 @@ impl Bench {
         Plan {
             type_name: self.type_name.clone(),
             tasks,
+            scheduled: self.scheduled,
             size: self.size,
             batch,
             in_flight: self.in_flight.unwrap_or_else(usual),

@@ -31,6 +31,7 @@ pub(super) struct Report {
     connections: u8,
     rate: Option<u64>,
     tasks: u64,
+    scheduled: u64,
     /// From the first submit to the last result; with a backlog, from the first result.
     seconds: f64,
     tasks_per_second: u64,
@@ -46,8 +47,12 @@ pub(super) struct Report {
     durability: Option<&'static str>,
     /// At the end; with a backlog, when all of it was queued. Null where it is not known.
     pub(super) dispatcher_rss_bytes: Option<u64>,
+    /// With a backlog.
     #[serde(skip_serializing_if = "Option::is_none")]
-    backlog: Option<Backlog>,
+    backlog: Option<Tenths>,
+    /// In bulk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenths: Option<Tenths>,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,13 +65,13 @@ struct Latency {
 }
 
 /// How fast the first tenth of the tasks was, and the last; null for what came at once.
-#[derive(Debug, Serialize)]
-struct Backlog {
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Tenths {
     first_tenth: Rates,
     last_tenth: Rates,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
 struct Rates {
     submit_per_second: Option<u64>,
     tasks_per_second: Option<u64>,
@@ -79,7 +84,7 @@ impl Report {
         let of = |quantile| ledger.latency_us(quantile);
         let [submit_first, submit_last] = stored.tenths(Duration::ZERO);
         let [first, last] = ended.tenths(began);
-        let backlog = Backlog {
+        let tenths = Tenths {
             first_tenth: Rates { submit_per_second: submit_first, tasks_per_second: first },
             last_tenth: Rates { submit_per_second: submit_last, tasks_per_second: last },
         };
@@ -91,6 +96,7 @@ impl Report {
             connections: plan.connections,
             rate: plan.rate.map(NonZeroU64::get),
             tasks: stored.count,
+            scheduled: plan.scheduled,
             seconds: ended.last.saturating_sub(began).as_secs_f64(),
             tasks_per_second: ended.rate(began),
             submit_per_second: stored.rate(Duration::ZERO),
@@ -107,7 +113,8 @@ impl Report {
             failed: ledger.failed,
             durability: grid.map(Grid::durability),
             dispatcher_rss_bytes: grid.and_then(Grid::dispatcher_rss),
-            backlog: (mode == Mode::Backlog).then_some(backlog),
+            backlog: (mode == Mode::Backlog).then_some(tenths),
+            tenths: (mode == Mode::Bulk).then_some(tenths),
         }
     }
 
@@ -134,7 +141,7 @@ impl Report {
             ["tasks a second".to_owned(), number(self.tasks_per_second)],
             ["submits of tasks a second".to_owned(), number(self.submit_per_second)],
         ];
-        if let Some(Backlog { first_tenth, last_tenth }) = &self.backlog {
+        if let Some(Tenths { first_tenth, last_tenth }) = self.backlog.or(self.tenths) {
             rows.extend([
                 ["submits, first tenth".to_owned(), known(first_tenth.submit_per_second)],
                 ["submits, last tenth".to_owned(), known(last_tenth.submit_per_second)],
