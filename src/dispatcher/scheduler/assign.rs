@@ -18,8 +18,11 @@ use crate::core::task_type::TypeId;
 use crate::store::{self, Store, StoredTask};
 use crate::wire::v1;
 
-/// Tasks of one type that are placed in one turn, before others get theirs.
+/// Tasks of one type that are placed in one turn, before others get theirs …
 const TURN: usize = 256;
+/// … or so many for each worker that serves it, where that is more: a message to each
+/// of many should not be for a few tasks.
+const TURN_OF_EACH: usize = 32;
 /// Tasks that are read at once when their payloads are not in memory.
 const FETCH: usize = 1_024;
 /// Bytes of payloads after which such a read ends early …
@@ -67,7 +70,7 @@ pub(super) struct Unnoted {
 }
 
 impl Scheduler {
-    /// Leases and sends what can be sent, up to [`TURN`] tasks of each type, and tells
+    /// Leases and sends what can be sent, of each type what a turn places, and tells
     /// whether more may follow. The types take turns, beginning after the one that was
     /// served last: one with an endless backlog must not keep a worker that serves
     /// others too for itself. That a turn is short lets the reports of other workers in:
@@ -95,13 +98,13 @@ impl Scheduler {
         }
     }
 
-    /// Places up to [`TURN`] tasks of a type; tells whether more may follow.
+    /// Places the tasks of a type that a turn does; tells whether more may follow.
     fn assign_some(&mut self, type_id: TypeId) -> bool {
         let room = usize::try_from(self.fleet.room(type_id)).unwrap_or(usize::MAX);
         if room == 0 || self.fetching.contains(&type_id) {
             return false;
         }
-        let wanted = room.min(TURN);
+        let wanted = room.min(TURN.max(self.fleet.serving(type_id) * TURN_OF_EACH));
         let ids: Vec<TaskId> = self.queue.lanes.next(type_id).take(wanted).collect();
         let mut placed = 0;
         for id in &ids {
