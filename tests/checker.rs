@@ -286,6 +286,27 @@ fn an_execution_without_a_cause_is_found() {
 }
 
 #[test]
+fn what_was_lost_when_it_could_cost_nothing_any_more_explains_no_execution() {
+    let later = |mut history: History, facts: Vec<Fact>| {
+        for (fact, at) in facts.into_iter().zip(60_000..) {
+            history.take(Line { at, fact });
+        }
+        history
+    };
+    let lost = || vec![Fact::WorkerLost { worker: "w1".to_owned() }, Fact::DispatcherLost];
+    // Long after the last run had begun.
+    let twice = Made::two_tasks().runs(1, "a/0", "x0", 0).completed(By::Get);
+    broken(&later(twice.history(), lost()), &["I6"]);
+    // Before the last run, but long after the one before had told its end.
+    let again = |lost: Vec<Fact>| {
+        let run = Made::default().runs(1, "a/0", "x0", 0).facts;
+        later(Made::two_ends().history(), lost.into_iter().chain(run).collect())
+    };
+    broken(&again(vec![Fact::WorkerLost { worker: "w1".to_owned() }]), &["I6"]);
+    broken(&again(lost()), &[]);
+}
+
+#[test]
 fn an_at_most_once_task_that_ran_twice_is_found() {
     let once = || {
         let made = Made::default().asked("once", 1).receipt("once", &[1]);

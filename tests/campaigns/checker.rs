@@ -103,6 +103,9 @@ pub(crate) struct Sums {
 /// sends again only after a while, and sessions stand again. In milliseconds.
 const AFTERMATH: u64 = 3_000;
 
+/// How much later than it happened a loss may be written down, in milliseconds.
+const NOTED: u64 = 250;
+
 type Invariant = (&'static str, fn(&History) -> Vec<String>);
 
 /// All invariants.
@@ -304,19 +307,22 @@ impl History {
         story.executions.iter().filter_map(|nonce| self.executions.get(nonce))
     }
 
-    /// What may have cost an execution of the task, beside its handler's failures.
+    /// What may have cost an execution of the task, beside its handler's failures. What came
+    /// when the last one had begun is the cause of none.
     fn losses(&self, story: &Story) -> usize {
         let first = self.runs(story).map(|run| run.at).min().unwrap_or(u64::MAX);
-        let dispatcher = self.dispatcher_lost.iter().filter(|at| **at >= first).count();
+        let last = self.runs(story).map(|run| run.at).max().unwrap_or(0) + NOTED;
+        let dispatcher = self.dispatcher_lost.iter().filter(|at| (first..=last).contains(*at));
         let workers = self.runs(story).filter(|run| {
-            let lost = self.workers_lost.get(&run.worker);
-            lost.is_some_and(|moments| moments.iter().any(|at| *at >= run.at))
+            let until = run.ended_at.saturating_add(AFTERMATH).min(last);
+            let moments = self.workers_lost.get(&run.worker);
+            moments.is_some_and(|moments| moments.iter().any(|at| (run.at..=until).contains(at)))
                 || self
                     .cut_off
                     .get(&run.worker)
-                    .is_some_and(|cuts| cuts.iter().any(|cut| run.met(*cut)))
+                    .is_some_and(|cuts| cuts.iter().any(|cut| cut.0 <= last && run.met(*cut)))
         });
-        dispatcher + workers.count()
+        dispatcher.count() + workers.count()
     }
 }
 

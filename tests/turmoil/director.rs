@@ -49,7 +49,16 @@ enum Mend {
     /// A host was told to end; what does not is killed.
     Insist(String),
     /// What the link did to its worker may show until here.
-    Excuse(String),
+    Excuse(Excuse),
+}
+
+/// What runs on this worker may run again.
+#[derive(Debug, Clone)]
+struct Excuse {
+    worker: String,
+    /// Its process when it began; there may be another one at the end.
+    process: String,
+    began: Duration,
 }
 
 /// Two hosts.
@@ -120,8 +129,8 @@ impl Director {
     /// as much its doing as what it has shown.
     pub(crate) fn end(&mut self, sim: &Sim<'static>, told: &mut Told) {
         for mend in std::mem::take(&mut self.agenda).into_values() {
-            if let Mend::Excuse(worker) = mend {
-                self.excuse(sim, &worker);
+            if let Mend::Excuse(excuse) = mend {
+                self.tell_excuse(sim, excuse);
             }
         }
         let Told { seed, virtual_ms, network, .. } = std::mem::take(told);
@@ -185,11 +194,7 @@ impl Director {
         self.later(end, mend);
         if loses && b.starts_with("worker") {
             match a {
-                DISPATCHER => {
-                    self.excuse(sim, b);
-                    self.later(end, Mend::Excuse(b.to_owned()));
-                    self.later(end + GRACE, Mend::Excuse(b.to_owned()));
-                }
+                DISPATCHER => self.excuse(sim, b, end + GRACE),
                 _ => _ = self.unregistered.insert(b.to_owned(), end + GRACE),
             }
         }
@@ -251,13 +256,21 @@ impl Director {
         if host == DISPATCHER {
             self.recorder.write_at(millis(sim.elapsed()), Fact::DispatcherLost);
         } else if host != NAMESERVICE {
-            self.excuse(sim, host);
+            let fact = Fact::WorkerLost { worker: self.site.life(host).process };
+            self.recorder.write_at(millis(sim.elapsed()), fact);
         }
     }
 
-    /// What runs on this worker may run again.
-    fn excuse(&self, sim: &Sim<'static>, worker: &str) {
-        let fact = Fact::WorkerLost { worker: self.site.life(worker).process };
+    /// From now until then what runs on this worker may run again.
+    fn excuse(&mut self, sim: &Sim<'static>, worker: &str, until: Duration) {
+        let process = self.site.life(worker).process;
+        let began = sim.elapsed();
+        self.later(until, Mend::Excuse(Excuse { worker: worker.to_owned(), process, began }));
+    }
+
+    fn tell_excuse(&self, sim: &Sim<'static>, excuse: Excuse) {
+        let workers = vec![excuse.process, self.site.life(&excuse.worker).process];
+        let fact = Fact::CutOff { workers, began: millis(excuse.began) };
         self.recorder.write_at(millis(sim.elapsed()), fact);
     }
 
@@ -267,8 +280,7 @@ impl Director {
         let now = sim.elapsed();
         for (worker, until) in self.unregistered.clone() {
             if until > now {
-                self.excuse(sim, &worker);
-                self.later(until, Mend::Excuse(worker));
+                self.excuse(sim, &worker, until);
             }
         }
     }
@@ -305,7 +317,7 @@ impl Director {
                 }
                 self.later(sim.elapsed(), Mend::Restart(host));
             }
-            Mend::Excuse(worker) => self.excuse(sim, &worker),
+            Mend::Excuse(excuse) => self.tell_excuse(sim, excuse),
         }
     }
 
