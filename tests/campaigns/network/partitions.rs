@@ -86,10 +86,11 @@ pub(super) fn run(run: &Run, report: &mut Report) {
     place.site.reread(&load);
     drop(load);
     let history = place.into_site().check(report, false);
-    let bit = |fault: &&Fault| match fault.side {
-        Side::Clients => fault.was_in_flight,
-        Side::Workers(_) | Side::Doors(_) | Side::Dispatcher => {
-            history.under_way(&fault.workers, fault.began) > 0 || fault.kind == Kind::Frozen
+    let bit = |fault: &&Fault| match (&fault.side, fault.kind) {
+        // A dispatcher that stands still costs no worker anything.
+        (Side::Clients, _) | (Side::Dispatcher, Kind::Frozen) => fault.was_in_flight,
+        (Side::Workers(_) | Side::Doors(_) | Side::Dispatcher, _) => {
+            history.under_way(&fault.workers, fault.began) > 0
         }
     };
     let bit = count(faults.iter().filter(bit).count());
