@@ -1,5 +1,6 @@
-//! Anything at all, sent to whatever takes bytes from outside: every RPC of every role and
-//! every route. Each is answered, nothing panics, and the grid works as before.
+//! Anything at all, sent to whatever takes bytes from outside: every RPC of every role,
+//! every route, and every variable of the environment. Each is answered, nothing panics, and
+//! the grid works as before.
 //!
 //! `TASKGRID_FUZZ_CASES` says how many of each (300), `TASKGRID_FUZZ_SEED` which; both are
 //! told by a test that fails.
@@ -24,6 +25,10 @@ mod calls;
 mod dice;
 #[path = "fuzz/messages.rs"]
 mod messages;
+#[path = "fuzz/variables.rs"]
+mod variables;
+#[path = "fuzz/vitals.rs"]
+mod vitals;
 
 use calls::{Caller, Met};
 use dice::Dice;
@@ -69,22 +74,25 @@ async fn every_route_answers_whatever_it_is_asked_and_nothing_panics() {
     let (cases, mut dice) = chance();
     let running = Running::start().await;
     let http = running.addresses.http;
-    let asked = tokio::task::spawn_blocking(move || {
-        let mut found = 0;
-        for case in 0..cases {
-            let request = any_request(&mut dice);
-            let status = ask(http, &request);
-            let shown = String::from_utf8_lossy(&request).into_owned();
-            assert_eq!(PANICS.load(Ordering::SeqCst), 0, "case {case}: {shown}");
-            // What is no HTTP may be hung up on.
-            assert!(status != Some(500), "case {case}: {shown}");
-            found += u64::from(status.is_some_and(|status| status < 300));
-        }
-        found
-    });
+    let asked = tokio::task::spawn_blocking(move || ask_anything(http, cases, &mut dice));
     let found = asked.await.unwrap();
     assert!(found >= cases / 10, "only {found} of {cases} were more than refused");
     running.works_as_before().await;
+}
+
+/// Asks so many times; how often there was what it asked for.
+fn ask_anything(address: SocketAddr, cases: u64, dice: &mut Dice) -> u64 {
+    let mut found = 0;
+    for case in 0..cases {
+        let request = any_request(dice);
+        let status = ask(address, &request);
+        let shown = String::from_utf8_lossy(&request).into_owned();
+        assert_eq!(PANICS.load(Ordering::SeqCst), 0, "case {case}: {shown}");
+        // What is no HTTP may be hung up on.
+        assert!(status != Some(500), "case {case}: {shown}");
+        found += u64::from(status.is_some_and(|status| status < 300));
+    }
+    found
 }
 
 /// A grid in this process.
