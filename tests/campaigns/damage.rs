@@ -44,6 +44,7 @@ fn all(run: &Run) -> Report {
         part.part("flips_at_rest", flips_at_rest(run, &mut bench));
         part.part("flips_while_open", flips_while_open(run, &mut bench));
         part.part("cuts", cuts(run, &mut bench));
+        part.part("cuts_while_open", cuts_while_open(run, &mut bench));
         report.part(recorded.name, part);
     }
     report
@@ -72,38 +73,29 @@ fn flips_while_open(run: &Run, bench: &mut Bench<'_>) -> Report {
     let mut dice = Dice::new(run.seed + 1);
     let mut tally = Tally::default();
     let flips = run.many(200, 10_000);
-    let mut more = bench.recorded.contents.clone();
-    let group = another_group(&mut more);
     for _ in 0..flips {
         let bit = bench.some_bit(&mut dice);
-        let store = bench.open().expect("it is whole");
-        bench.flip(bit);
-        let found = guarded(|| read(&store));
-        let was_read = found.is_ok();
-        tally.judge(&format!("bit {bit}, read"), found, &bench.recorded.contents);
-        if was_read {
-            let appended = guarded(|| store.append(&group));
-            let found = appended.and_then(|()| guarded(|| read(&store)));
-            tally.judge(&format!("bit {bit}, read after an append"), found, &more);
-        }
-        // What a store holds that was refused is told by the next start.
-        if guarded(|| {
-            drop(store);
-            Ok(())
-        })
-        .is_err()
-        {
-            tally.wrong(format!("bit {bit}: a panic at the close"));
-        }
-        bench.restore();
+        bench.while_open(&format!("bit {bit}"), &mut tally, |bench| bench.flip(bit));
     }
     tally.report("flips", flips, flips / 10)
 }
 
+/// Its end goes away under an open store.
+fn cuts_while_open(run: &Run, bench: &mut Bench<'_>) -> Report {
+    let mut dice = Dice::new(run.seed + 2);
+    let mut tally = Tally::default();
+    let cuts = run.many(100, 2_000);
+    let used = bench.used();
+    for _ in 0..cuts {
+        let length = used - 1 - dice.place(TAIL.min(used - 1));
+        bench.while_open(&format!("{length} bytes"), &mut tally, |bench| bench.cut(length));
+    }
+    tally.report("cuts", cuts, cuts / 10)
+}
+
 /// The file ends earlier, by each number of bytes.
 fn cuts(run: &Run, bench: &mut Bench<'_>) -> Report {
-    let whole = &bench.recorded.file;
-    let used = whole.iter().rposition(|byte| *byte != 0).expect("there is something in it") + 1;
+    let (whole, used) = (&bench.recorded.file, bench.used());
     let mut lengths: Vec<usize> = (1..=TAIL).map(|cut| whole.len() - cut).collect();
     // Where the file ends with room for more, the tail of what is in it, too.
     lengths.extend((1..=TAIL).map(|cut| used - cut));
@@ -189,6 +181,37 @@ impl<'a> Bench<'a> {
 
     fn cut(&self, length: usize) {
         self.file.set_len(u64::try_from(length).unwrap()).expect("it has a length");
+    }
+
+    /// Where what is in the file ends: there may be room for more behind it.
+    fn used(&self) -> usize {
+        let last = self.recorded.file.iter().rposition(|byte| *byte != 0);
+        last.expect("there is something in it") + 1
+    }
+
+    /// Opens the store, does harm to it, reads everything, appends, and reads it again.
+    fn while_open(&self, what: &str, tally: &mut Tally, harm: impl FnOnce(&Self)) {
+        let mut more = self.recorded.contents.clone();
+        let group = another_group(&mut more);
+        let store = self.open().expect("it is whole");
+        harm(self);
+        let found = guarded(|| read(&store));
+        let was_read = found.is_ok();
+        tally.judge(&format!("{what}, read"), found, &self.recorded.contents);
+        if was_read {
+            let appended = guarded(|| store.append(&group));
+            let found = appended.and_then(|()| guarded(|| read(&store)));
+            tally.judge(&format!("{what}, read after an append"), found, &more);
+        }
+        // What a store holds that was refused is told by the next start.
+        let closed = guarded(|| {
+            drop(store);
+            Ok(())
+        });
+        if closed.is_err() {
+            tally.wrong(format!("{what}: a panic at the close"));
+        }
+        self.restore();
     }
 
     fn open(&self) -> Result<Embedded, Fate> {
