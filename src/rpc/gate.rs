@@ -313,24 +313,27 @@ impl Gate {
         true
     }
 
-    /// Cuts who holds the most, until all of them hold little enough: first of those who
-    /// do not go on.
+    /// Cuts who holds the most, until all that stay hold little enough: first of those who do
+    /// not go on. Who holds less than an even share is to blame for nothing; what those hold
+    /// who are cut already comes back by itself.
     fn relieve(&mut self) {
         let now = Instant::now();
         let guests = self.guests.iter().filter_map(here);
-        let mut guests: Vec<_> = guests.filter(|guest| !guest.cut.is_cancelled()).collect();
-        let weight = |guest: &Arc<Known>| {
+        let guests = guests.filter(|guest| !guest.cut.is_cancelled());
+        let held = guests.map(|guest| (guest.holds.load(Ordering::Relaxed), guest));
+        let mut held: Vec<_> = held.collect();
+        let mut bytes: u64 = held.iter().map(|(holds, _)| holds).sum();
+        let share = bytes / u64::try_from(held.len().max(1)).unwrap_or(u64::MAX);
+        let blame = |(holds, guest): &(u64, Arc<Known>)| {
             let is_stuck = guest.is_stuck() && guest.idle(now) >= NEVER_CALLED;
-            Reverse((is_stuck, guest.holds.load(Ordering::Relaxed)))
+            Reverse((is_stuck && *holds >= share, *holds))
         };
-        guests.sort_by_cached_key(weight);
-        let mut bytes = self.held.bytes.load(Ordering::Relaxed);
-        for guest in guests {
+        held.sort_by_cached_key(blame);
+        for (holds, guest) in held {
             if bytes <= HELD_BYTES {
                 break;
             }
-            let holds = guest.holds.load(Ordering::Relaxed);
-            bytes = bytes.saturating_sub(holds);
+            bytes -= holds;
             guest.cut.cancel();
             self.tell(now, "too many bytes in calls: who holds the most is cut");
         }

@@ -72,6 +72,42 @@ async fn who_holds_the_most_is_cut_when_all_calls_hold_too_much() {
 }
 
 #[tokio::test]
+async fn what_those_hold_who_are_cut_already_costs_nobody_else_its_place() {
+    let mut world = World::new().await;
+    let (_honest_place, honest) = world.guest().await;
+    let mut hoards = Vec::new();
+    for mib in [200, 100] {
+        let (place, guest) = world.guest().await;
+        let mut body = guest.begins().hears(endless(mib, 1 << 20));
+        while body.frame().now_or_never().is_some() {}
+        hoards.push((place, guest, body));
+    }
+    world.turn();
+    // Nobody has let go of anything yet, and another call begins.
+    let _call = honest.begins();
+    world.turn();
+    let cut: Vec<bool> = hoards.iter().map(|(_, guest, _)| guest.cut().is_cancelled()).collect();
+    assert_eq!(cut, [true, false]);
+    assert!(!honest.cut().is_cancelled());
+}
+
+#[tokio::test]
+async fn who_says_nothing_but_holds_little_is_not_cut_before_a_hoarder_that_goes_on() {
+    let mut world = World::new().await;
+    let (_slow_place, slow) = world.guest().await;
+    let mut pause = slow.begins().hears(endless(1, 1_000));
+    while pause.frame().now_or_never().is_some() {}
+    let (_place, hoarder) = world.guest().await;
+    tokio::time::pause();
+    tokio::time::advance(NEVER_CALLED).await;
+    let mut body = hoarder.begins().hears(endless(300, 1 << 20));
+    while body.frame().now_or_never().is_some() {}
+    world.turn();
+    assert!(hoarder.cut().is_cancelled());
+    assert!(!slow.cut().is_cancelled());
+}
+
+#[tokio::test]
 async fn what_is_heard_to_its_end_or_given_up_or_taken_is_not_held() {
     let mut world = World::new().await;
     let (_place, guest) = world.guest().await;
