@@ -24,8 +24,8 @@ pub(crate) struct Fleet {
 struct Member {
     options: Options,
     process: Process,
-    /// Since when it has been stopped.
-    stopped: Option<Instant>,
+    /// Since when it has been stopped, also in the time of the history.
+    stopped: Option<(Instant, u64)>,
     /// Whoever replaces it has its id and its address.
     keeps_place: bool,
 }
@@ -107,18 +107,22 @@ impl Fleet {
     /// Stops one: it neither works nor answers, and its connections stand.
     pub(crate) fn stop(&mut self, place: usize, site: &Site) {
         let member = &mut self.members[place];
+        member.stopped = Some((Instant::now(), site.recorder.now()));
         member.process.signal(Signal::STOP);
-        member.stopped = Some(Instant::now());
         site.recorder.write(Fact::WorkerLost { worker: member.options.name.clone() });
     }
 
-    /// Lets those go on that have been stopped for so long.
-    pub(crate) fn resume(&mut self, after: Duration) {
+    /// Lets those go on that have been stopped for so long. What they had not begun by then
+    /// they begin now, with leases that are long over.
+    pub(crate) fn resume(&mut self, after: Duration, site: &Site) {
         for member in &mut self.members {
-            if member.stopped.is_some_and(|since| since.elapsed() >= after) {
-                member.process.signal(Signal::CONT);
-                member.stopped = None;
-            }
+            let Some((_, began)) = member.stopped.take_if(|since| since.0.elapsed() >= after)
+            else {
+                continue;
+            };
+            let workers = vec![member.options.name.clone()];
+            site.recorder.write(Fact::CutOff { workers, began });
+            member.process.signal(Signal::CONT);
         }
     }
 

@@ -56,7 +56,8 @@ pub(crate) enum Fact {
     Ended { nonce: String, how: How },
     /// This process of a worker was killed, or stopped for longer than a lease.
     WorkerLost { worker: String },
-    /// From `began` until this was written these could not be reached as they should.
+    /// From `began` until this was written these could not be reached as they should, or
+    /// were stopped.
     CutOff { workers: Vec<String>, began: u64 },
     /// The dispatcher was killed.
     DispatcherLost,

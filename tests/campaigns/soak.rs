@@ -202,7 +202,7 @@ impl Soak {
         let began = Instant::now();
         let (mut sampled, mut harmed) = (began, began);
         while began.elapsed() < length {
-            self.fleet.resume(STOPPED);
+            self.fleet.resume(STOPPED, &self.site);
             if sampled.elapsed() >= self.scale.sampled {
                 sampled = Instant::now();
                 if began.elapsed() >= self.scale.warm {
@@ -219,22 +219,23 @@ impl Soak {
     }
 
     fn harm_once(&mut self, dice: &mut Dice) {
-        let busy = self.fleet.busy(&self.load.stats());
-        match (dice.between(0, 9), busy.first()) {
-            (0..=3, Some(place)) => {
-                self.fleet.kill(*place, &mut self.site);
+        match dice.between(0, 9) {
+            0..=3 => {
+                let Some(place) = self.busy() else { return };
+                self.fleet.kill(place, &mut self.site);
                 self.harm.kills += 1;
             }
-            (4..=5, Some(place)) if self.fleet.stopped() == 0 => {
-                self.fleet.stop(*place, &self.site);
+            4..=5 if self.fleet.stopped() == 0 => {
+                let Some(place) = self.busy() else { return };
+                self.fleet.stop(place, &self.site);
                 self.harm.stops += 1;
             }
-            (6, _) => {
+            6 => {
                 self.load.read_at_once(READS);
                 self.harm.bursts += 1;
             }
-            (7, _) => self.harm.watches_left += u64::from(self.load.watch().is_some()),
-            (8..=9, _) => {
+            7 => self.harm.watches_left += u64::from(self.load.watch().is_some()),
+            8..=9 => {
                 if self.unread.len() == UNREAD {
                     self.unread.remove(0);
                 }
@@ -243,6 +244,11 @@ impl Soak {
             }
             _ => {}
         }
+    }
+
+    /// A worker that holds tasks, if one comes to do so before the next harm is due.
+    fn busy(&self) -> Option<usize> {
+        within(self.scale.harmed, || self.fleet.busy(&self.load.stats()).first().copied())
     }
 
     /// Kills and ends the dispatcher, and kills the nameservice, in turn.
@@ -255,7 +261,7 @@ impl Soak {
             turn += 1;
             self.harm_once(dice);
             within(self.scale.restarted, || {
-                self.fleet.resume(STOPPED);
+                self.fleet.resume(STOPPED, &self.site);
                 (restarted.elapsed() >= self.scale.restarted).then_some(())
             });
         }
@@ -298,7 +304,7 @@ impl Soak {
         report.at_least("dispatcher_kills", harm.dispatcher_kills, 1);
         report.at_least("dispatcher_ends", harm.dispatcher_ends, 1);
         report.at_least("nameservice_kills", harm.nameservice_kills, 1);
-        self.fleet.resume(Duration::ZERO);
+        self.fleet.resume(Duration::ZERO, &self.site);
         self.unread.clear();
         drain(&mut self.load, report);
         let asked = scale.length.as_secs() * scale.rate;

@@ -106,7 +106,7 @@ fn harm(
 ) -> Result<(), String> {
     let (mut killed, mut stopped) = (0, 0);
     while killed < kills || stopped < zombies || fleet.stopped() > 0 {
-        fleet.resume(STOPPED);
+        fleet.resume(STOPPED, site);
         progress(load, load.ended(), dice.between(1, 10))?;
         let busy = fleet.busy(&load.stats());
         // Somebody must be left who takes the tasks up.
