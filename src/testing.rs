@@ -370,10 +370,7 @@ async fn start_dispatcher(
     let config = dispatcher::Config {
         listen: Listen { port, ..Listen::default() },
         nameservices: vec![nameservice.to_string()],
-        storage: Storage::Directory {
-            path: directory.path().to_owned(),
-            durability: Durability::Os,
-        },
+        storage: Storage::directory(directory.path(), Durability::Os),
         lease: config.lease,
         drain_timeout: config.drain_timeout,
         ..dispatcher::Config::default()

@@ -159,7 +159,7 @@ impl Running {
 }
 
 fn directory(path: &Path) -> Storage {
-    Storage::Directory { path: path.to_owned(), durability: Durability::Os }
+    Storage::directory(path, Durability::Os)
 }
 
 fn statuses(found: Vec<Found>) -> Vec<Status> {

@@ -81,6 +81,15 @@ pub(super) struct Dispatcher {
         hide_possible_values = true
     )]
     durability: Durability,
+    /// Memory for pages of the store, at least 1MiB
+    #[arg(
+        long,
+        env = "TASKGRID_DISPATCHER_STORE_CACHE",
+        value_name = "SIZE",
+        default_value = "64MiB",
+        value_parser = cache_size
+    )]
+    store_cache: ByteSize,
     /// How long a silent worker keeps its tasks
     #[arg(long, env = "TASKGRID_DISPATCHER_LEASE", value_name = "DURATION", default_value = "10s")]
     lease: humantime::Duration,
@@ -250,8 +259,7 @@ impl Up {
             Some(directory) => directory.path().to_owned(),
             None => self.data_dir.unwrap_or_else(|| DATA_DIR.into()),
         };
-        let storage =
-            Storage::Directory { path: path.clone(), durability: Durability::Sync.into() };
+        let storage = Storage::directory(&path, Durability::Sync.into());
         let drain_timeout = self.shared.drain_timeout.into();
         let grid = Grid::bind(grid::Config { storage, usual_ports: true, drain_timeout }).await?;
         let addresses = grid.addr();
@@ -323,6 +331,7 @@ impl Dispatcher {
             storage: Storage::Directory {
                 path: self.data.path,
                 durability: self.durability.into(),
+                cache_bytes: usize::try_from(self.store_cache.as_u64()).unwrap_or(usize::MAX),
             },
             lease: self.lease.into(),
             retain: self.retain.into(),
@@ -419,6 +428,17 @@ fn port_help() -> String {
     format!("The port to listen on; 0 for any free one [default: {}]", ports.join(", "))
 }
 
+/// A size that the store can work with.
+fn cache_size(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse()?;
+    if size >= ByteSize::mib(1) {
+        Ok(size)
+    } else {
+        Err("the store needs 1 MiB or more".to_owned())
+    }
+}
+
+/// A size that a payload may be limited to.
 pub(super) fn payload_size(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse()?;
     if (1..=limits::PAYLOAD_BYTES_MAX).contains(&size.as_u64()) {

@@ -116,7 +116,17 @@ pub enum Storage {
         path: PathBuf,
         /// What a receipt survives.
         durability: Durability,
+        /// Bytes of memory for pages of the files. 64 MiB.
+        cache_bytes: usize,
     },
+}
+
+impl Storage {
+    /// A directory, and all else as usual.
+    #[must_use]
+    pub fn directory(path: impl Into<PathBuf>, durability: Durability) -> Self {
+        Self::Directory { path: path.into(), durability, cache_bytes: store::CACHE_BYTES }
+    }
 }
 
 /// A dispatcher could not start, or stopped by itself.
@@ -317,6 +327,8 @@ impl Ports {
 fn open(storage: &Storage) -> Result<Arc<dyn Store>, store::Error> {
     Ok(match storage {
         Storage::Memory => Arc::new(Memory::new()),
-        Storage::Directory { path, durability } => Arc::new(Embedded::open(path, *durability)?),
+        Storage::Directory { path, durability, cache_bytes } => {
+            Arc::new(Embedded::open_with(path, *durability, *cache_bytes)?)
+        }
     })
 }

@@ -50,9 +50,10 @@ use crate::core::id::{Epoch, Seq, TaskId};
 use crate::core::task::Spec;
 
 /// Memory for pages of the file, and for those of the transaction that is being
-/// made. The largest group with its copied pages fits; the engine's own default
-/// of 1 GiB would not leave a small machine to the tasks.
-const CACHE_BYTES: usize = 64 << 20;
+/// made, in bytes, unless another size is chosen. The largest group with its copied
+/// pages fits; the engine's own default of 1 GiB would not leave a small machine to
+/// the tasks.
+pub const CACHE_BYTES: usize = 64 << 20;
 
 /// The database, inside the directory.
 const FILE: &str = "taskgrid.redb";
@@ -105,10 +106,20 @@ pub struct Embedded {
     database: RwLock<Option<Database>>,
     medium: Arc<Medium>,
     directory: Directory,
+    cache_bytes: usize,
 }
 
 impl Embedded {
     /// Opens the store in `dir`, and makes both if they are not there.
+    ///
+    /// # Errors
+    /// As [`Embedded::open_with`].
+    pub fn open(dir: &Path, durability: Durability) -> Result<Self, Error> {
+        Self::open_with(dir, durability, CACHE_BYTES)
+    }
+
+    /// As [`Embedded::open`], with so many bytes of memory for pages of the file. Beyond
+    /// them it reads from the file again, and writes into it before a commit asks for it.
     ///
     /// Reads the whole file, to check it: about half a second for a gigabyte that the
     /// system has in memory.
@@ -117,7 +128,11 @@ impl Embedded {
     /// [`Error::InUse`], [`Error::Unusable`] and [`Error::Format`] as they say;
     /// [`Error::Damaged`] when the file is not what was written, [`Error::Full`] and
     /// [`Error::Failed`] when it could not be made or opened.
-    pub fn open(dir: &Path, durability: Durability) -> Result<Self, Error> {
+    pub fn open_with(
+        dir: &Path,
+        durability: Durability,
+        cache_bytes: usize,
+    ) -> Result<Self, Error> {
         let directory = Directory::take(dir)?;
         let medium = Arc::new(Medium::new(durability));
         let is_new = !directory.has(FILE)?;
@@ -126,14 +141,14 @@ impl Embedded {
             create(&directory, &medium)?;
         }
         let past = if is_new || directory.was_closed() { Past::Closed } else { Past::Crashed };
-        let database = match load(&directory, &medium, past) {
+        let database = match load(&directory, &medium, past, cache_bytes) {
             Err(Error::Full) if reserve::give_up(&directory) => {
                 medium.expect_space();
-                load(&directory, &medium, Past::Full)
+                load(&directory, &medium, Past::Full, cache_bytes)
             }
             loaded => loaded,
         }?;
-        Ok(Self { database: RwLock::new(Some(database)), medium, directory })
+        Ok(Self { database: RwLock::new(Some(database)), medium, directory, cache_bytes })
     }
 
     /// Runs `work` on the open database.
@@ -233,7 +248,7 @@ impl Store for Embedded {
         drop(guard.take());
         reserve::give_up(&self.directory);
         self.medium.expect_space();
-        *guard = Some(load(&self.directory, &self.medium, Past::Full)?);
+        *guard = Some(load(&self.directory, &self.medium, Past::Full, self.cache_bytes)?);
         Ok(())
     }
 
@@ -280,7 +295,12 @@ enum Past {
 }
 
 /// Opens the database, checks all of it, and its format.
-fn load(directory: &Directory, medium: &Arc<Medium>, past: Past) -> Result<Database, Error> {
+fn load(
+    directory: &Directory,
+    medium: &Arc<Medium>,
+    past: Past,
+    cache_bytes: usize,
+) -> Result<Database, Error> {
     let path = directory.join(FILE);
     let file = directory.open_file(FILE)?;
     let unreadable = |source| Error::Unusable { path: path.clone(), source };
@@ -298,7 +318,7 @@ fn load(directory: &Directory, medium: &Arc<Medium>, past: Past) -> Result<Datab
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let database = if past == Past::Full {
             // Slower, and without the close, for whose notes there may be no space.
-            open(builder(CACHE_BYTES).set_check_integrity_on_open(true), file, medium, &path)?
+            open(builder(cache_bytes).set_check_integrity_on_open(true), file, medium, &path)?
         } else {
             // Checked without a cache: a page is looked at and let go, and one buffer that
             // stays near takes a third of the time of many that do not. Closed, it has noted
@@ -306,7 +326,7 @@ fn load(directory: &Directory, medium: &Arc<Medium>, past: Past) -> Result<Datab
             open(builder(0).set_check_integrity_on_open(true), file, medium, &path)?
                 .close()
                 .map_err(engine)?;
-            open(&builder(CACHE_BYTES), directory.open_file(FILE)?, medium, &path)?
+            open(&builder(cache_bytes), directory.open_file(FILE)?, medium, &path)?
         };
         tables::check_format(&database, &path)?;
         if past != Past::Closed {

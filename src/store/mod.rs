@@ -25,7 +25,7 @@ use crate::core::id::{Epoch, Seq, TaskId};
 use crate::core::task::Spec;
 
 pub use self::committer::Committer;
-pub use self::embedded::{Durability, Embedded, Report, TableReport, verify};
+pub use self::embedded::{CACHE_BYTES, Durability, Embedded, Report, TableReport, verify};
 pub use self::memory::Memory;
 
 /// An engine: memory, embedded, later PostgreSQL.

@@ -22,12 +22,16 @@ use super::waits::within;
 /// Workers that are killed and stopped, beside one that is left alone.
 const WORKERS: u64 = 4;
 const LEASE: &str = "3s";
+/// Less than what the store holds, so that the cache is full from the beginning.
+const STORE_CACHE: &str = "4MiB";
 /// How long a worker is stopped: longer than its lease.
 const STOPPED: Duration = Duration::from_secs(4);
 /// Watches that nobody reads, at most at once.
 const UNREAD: usize = 4;
 /// Calls that read at once, now and then.
 const READS: usize = 100;
+/// How often it does so to begin with.
+const FILLING: usize = 5;
 /// Ended tasks go in steps, so that there are some more for a moment.
 const MORE_KEPT: u64 = 4_000;
 
@@ -106,8 +110,10 @@ impl Scale {
 }
 
 /// What a dispatcher is told that keeps so many ended tasks.
-fn flags(kept: u64) -> [String; 4] {
-    ["--lease", LEASE, "--retain-tasks", &kept.to_string()].map(str::to_owned)
+fn flags(kept: u64) -> [String; 6] {
+    let kept = kept.to_string();
+    let flags = ["--lease", LEASE, "--retain-tasks", &kept, "--store-cache", STORE_CACHE];
+    flags.map(str::to_owned)
 }
 
 /// Runs it.
@@ -133,7 +139,7 @@ fn steady(scale: Scale, dice: &mut Dice, report: &mut Report) {
     let plan = Plan {
         rate: Some(scale.rate),
         // Few keys: they are remembered for a day, which no flag lowers.
-        batch: 400,
+        batch: scale.rate * 2 / 5,
         slow: 200,
         slow_millis: (1, 50),
         forgets: true,
@@ -196,9 +202,10 @@ struct Measured {
 impl Soak {
     /// Harms all but the dispatcher and the nameservice, which are to live long.
     fn half(&mut self, length: Duration, dice: &mut Dice) {
-        // The threads for reads are one of the caps, which something to read must fill.
+        // The threads for reads are one of the caps, which something to read must fill. Reads
+        // that come together by chance do not always need all of them.
         progress(&self.load, self.load.ended(), 500).expect("the grid works");
-        self.load.read_at_once(READS);
+        (0..FILLING).for_each(|_| self.load.read_at_once(READS));
         let began = Instant::now();
         let (mut sampled, mut harmed) = (began, began);
         while began.elapsed() < length {
@@ -246,9 +253,10 @@ impl Soak {
         }
     }
 
-    /// A worker that holds tasks, if one comes to do so before the next harm is due.
+    /// A worker that holds tasks, if one comes to do so before two harms are due: at least one
+    /// batch comes meanwhile.
     fn busy(&self) -> Option<usize> {
-        within(self.scale.harmed, || self.fleet.busy(&self.load.stats()).first().copied())
+        within(self.scale.harmed * 2, || self.fleet.busy(&self.load.stats()).first().copied())
     }
 
     /// Kills and ends the dispatcher, and kills the nameservice, in turn.

@@ -64,7 +64,7 @@ async fn run(dir: &Path) {
     let dispatcher = Dispatcher::bind(dispatcher::Config {
         listen: listen.clone(),
         nameservices: nameservices.clone(),
-        storage: Storage::Directory { path, durability: Durability::Os },
+        storage: Storage::directory(path, Durability::Os),
         lease: Duration::from_secs(1),
         ..dispatcher::Config::default()
     })
