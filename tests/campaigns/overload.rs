@@ -34,7 +34,7 @@ const DESCRIPTORS: u64 = 4_096;
 /// Times that harm is done at most until it is told from that of the machine.
 const ROUNDS: u64 = 3;
 /// Percentiles below this are as good as this: noise of the machine, in microseconds.
-const NOISE: u64 = 5_000;
+const NOISE: u64 = 1_000;
 /// Calls of one window, of which the slowest hundredth counts.
 const WINDOW: usize = 200;
 /// Honest work may take twice as long: in thousandths.
