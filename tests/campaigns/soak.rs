@@ -48,6 +48,8 @@ struct Scale {
     /// The same under the open load, where a watch that comes a second late must still find
     /// what it was not told.
     kept_open: u64,
+    /// Tasks of one round of it.
+    round: u64,
     /// Between two samples; and between two faults.
     sampled: Duration,
     harmed: Duration,
@@ -74,6 +76,7 @@ impl Scale {
             rate: 1_000,
             kept: 20_000,
             kept_open: 300_000,
+            round: 100_000,
             sampled: seconds(2),
             harmed: Duration::from_millis(700),
             restarted: seconds(8),
@@ -91,6 +94,7 @@ impl Scale {
             rate: 400,
             kept: 1_000,
             kept_open: 10_000,
+            round: 20_000,
             sampled: Duration::from_millis(100),
             harmed: Duration::from_millis(200),
             restarted: Duration::from_millis(600),
@@ -369,7 +373,8 @@ fn open(scale: Scale, report: &mut Report) {
     let (mut gauge, mut store, mut tasks, mut rounds) = (Gauge::default(), Vec::new(), 0, 0);
     // The first third is for the caps to be reached in.
     let warm = scale.open / 3;
-    let round = (scale.kept_open * 2).to_string();
+    // No more can wait than a round has: that is one of the caps.
+    let round = scale.round.to_string();
     while began.elapsed() < scale.open || rounds < 2 {
         // Few keys here as well: each submit has one, for ten minutes.
         let arguments = ["bench", "--tasks", &round, "--batch", "5000", "-o", "json"];
