@@ -21,7 +21,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -62,6 +62,11 @@ const FULL_OF_CALLS: &[u8] = b"\0\0\0\x04\0\0\0\0\0\
     the server has as many connections as it may have; close some, or try later";
 const FULL_OF_HTTP: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     retry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+/// So many peers are told to leave in one turn, and then a turn is given to those who work.
+/// Those that came together come to be idle together: one after the other without a pause,
+/// they and who takes their places would be a long one.
+const CUTS: u32 = 2;
+const CUT_PAUSE: Duration = Duration::from_millis(1);
 /// How often it is looked again for somebody who only takes up room.
 const LOOK: Duration = Duration::from_millis(50);
 /// Peers that are found in one look, so that not each of them costs a look at all.
@@ -94,6 +99,8 @@ pub(crate) struct Gate {
     /// Was told to leave, until when it must have.
     leaving: Option<(Weak<Known>, Instant)>,
     paused_until: Option<Instant>,
+    /// Peers that were told to leave since the last pause.
+    cuts: u32,
     /// When an operator was told that somebody was cut.
     told: Option<Instant>,
     held: Arc<Held>,
@@ -138,8 +145,8 @@ struct Known {
     cut: CancellationToken,
 }
 
-/// Why a peer only takes up room; the first to leave first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Why a peer only takes up room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why {
     /// It never made a call.
     NeverCalled,
@@ -154,6 +161,25 @@ enum Why {
 struct Idleness {
     why: Why,
     span: Duration,
+}
+
+impl Why {
+    /// How long it may.
+    fn patience(self) -> Duration {
+        match self {
+            Self::NeverCalled => NEVER_CALLED,
+            Self::Stuck | Self::Idle => IDLE,
+        }
+    }
+}
+
+impl Idleness {
+    /// The first to leave first: whose patience is over how many times. Who has no call may
+    /// be about to make its next one, and goes last: it is the only one that did as it should.
+    fn turn(self) -> (bool, Reverse<u128>) {
+        let times = self.span.as_millis() * 1_000 / self.why.patience().as_millis();
+        (self.why == Why::Idle, Reverse(times))
+    }
 }
 
 /// What the peers of a gate want.
@@ -184,6 +210,7 @@ impl Gate {
             found: VecDeque::new(),
             leaving: None,
             paused_until: None,
+            cuts: 0,
             told: None,
             held: Arc::default(),
             cut,
@@ -237,6 +264,10 @@ impl Gate {
         let full_since = *self.full_since.get_or_insert_with(Instant::now);
         let places = Arc::clone(&self.places);
         loop {
+            if self.cuts >= CUTS {
+                sleep(CUT_PAUSE).await;
+                self.cuts = 0;
+            }
             let permit = match Arc::clone(&places).try_acquire_owned() {
                 Ok(permit) => Some(permit),
                 Err(_) if !self.make_room() && full_since.elapsed() > FULL => return None,
@@ -310,6 +341,7 @@ impl Gate {
         debug!(?why, ?span, "a peer makes room for another");
         guest.cut.cancel();
         self.leaving = Some((Arc::downgrade(&guest), now + IDLE));
+        self.cuts += 1;
         true
     }
 
@@ -365,7 +397,7 @@ impl Gate {
         let idle =
             self.guests.iter().filter_map(|guest| Some((here(guest)?.idleness(now)?, guest)));
         let mut idle: Vec<_> = idle.collect();
-        idle.sort_by_key(|(Idleness { why, span }, _)| (*why, Reverse(*span)));
+        idle.sort_by_key(|(idleness, _)| idleness.turn());
         self.found = idle.iter().take(FOUND).map(|(_, guest)| Weak::clone(guest)).collect();
         self.tell(now, "no place for more connections: who only takes up room is cut");
     }
@@ -440,16 +472,16 @@ impl Known {
     /// Why it may have to leave, if it may.
     fn idleness(&self, now: Instant) -> Option<Idleness> {
         let span = self.idle(now);
-        let (why, patience) = if !self.called.load(Ordering::Relaxed) {
-            (Why::NeverCalled, NEVER_CALLED)
+        let why = if !self.called.load(Ordering::Relaxed) {
+            Why::NeverCalled
         } else if self.open.load(Ordering::Relaxed) == 0 {
-            (Why::Idle, IDLE)
+            Why::Idle
         } else if self.is_stuck() {
-            (Why::Stuck, IDLE)
+            Why::Stuck
         } else {
             return None;
         };
-        (span >= patience).then_some(Idleness { why, span })
+        (span >= why.patience()).then_some(Idleness { why, span })
     }
 
     /// How long it has done nothing.

@@ -107,6 +107,19 @@ async fn who_says_nothing_but_holds_little_is_not_cut_before_a_hoarder_that_goes
     assert!(!slow.cut().is_cancelled());
 }
 
+#[test]
+fn who_is_idle_the_longest_for_its_kind_makes_room_first_and_who_has_no_call_last() {
+    let idle = |why, millis| Idleness { why, span: Duration::from_millis(millis) };
+    let mut all = [
+        idle(Why::Idle, 60_000),
+        idle(Why::NeverCalled, 300),
+        idle(Why::Stuck, 3_000),
+        idle(Why::NeverCalled, 1_000),
+    ];
+    all.sort_by_key(|idleness| idleness.turn());
+    assert_eq!(all.map(|idleness| idleness.span.as_millis()), [1_000, 3_000, 300, 60_000]);
+}
+
 #[tokio::test]
 async fn what_is_heard_to_its_end_or_given_up_or_taken_is_not_held() {
     let mut world = World::new().await;
