@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::time::timeout;
 
-use super::crowd::{AT_CALLS, AT_HTTP, Crowd, Manner};
+use super::crowd::{AT_CALLS, AT_HTTP, Crowd, Manner, answer_pings};
 use super::honest::{Honest, Whom};
 use super::meter::Meter;
 use super::{NOISE, WINDOW, in_rounds, limited};
@@ -233,11 +234,8 @@ impl Decoy {
         let addr = listener.local_addr()?;
         let listener = runtime.block_on(async { TcpListener::from_std(listener) })?;
         runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    tokio::time::sleep(HELD).await;
-                    drop(stream);
-                });
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move { timeout(HELD, answer_pings(&mut stream)).await.ok() });
             }
         });
         Ok(Self { addr, _runtime: runtime })
