@@ -87,6 +87,8 @@ fn the_same_seed_is_the_same_world() -> Vec<String> {
     let mut met: BTreeMap<u64, Told> = BTreeMap::new();
     let (mut same, mut wrong, mut digests) = (0, Vec::new(), Vec::new());
     run(&twice, How::Usual, |told| {
+        // It names a file of this run alone; what it says stands in the history.
+        let told = Told { wrong: Vec::new(), ..told };
         let Some(first) = met.remove(&told.seed) else {
             digests.push(told.network.clone());
             met.insert(told.seed, told);

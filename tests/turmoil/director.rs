@@ -10,7 +10,7 @@ use super::dice::Dice;
 use super::disk::{Disk, Fails};
 use super::history::{Fact, Recorder};
 use super::hosts::{DISPATCHER, NAMESERVICE, worker_name};
-use super::site::Site;
+use super::site::{Life, Site};
 use super::told::Told;
 use super::world::client_name;
 
@@ -56,8 +56,8 @@ enum Mend {
 #[derive(Debug, Clone)]
 struct Excuse {
     worker: String,
-    /// Its process when it began; there may be another one at the end.
-    process: String,
+    /// Its life when it began; others may have followed at the end.
+    life: Life,
     began: Duration,
 }
 
@@ -263,13 +263,13 @@ impl Director {
 
     /// From now until then what runs on this worker may run again.
     fn excuse(&mut self, sim: &Sim<'static>, worker: &str, until: Duration) {
-        let process = self.site.life(worker).process;
+        let life = self.site.life(worker);
         let began = sim.elapsed();
-        self.later(until, Mend::Excuse(Excuse { worker: worker.to_owned(), process, began }));
+        self.later(until, Mend::Excuse(Excuse { worker: worker.to_owned(), life, began }));
     }
 
     fn tell_excuse(&self, sim: &Sim<'static>, excuse: Excuse) {
-        let workers = vec![excuse.process, self.site.life(&excuse.worker).process];
+        let workers = self.site.since(&excuse.worker, &excuse.life);
         let fact = Fact::CutOff { workers, began: millis(excuse.began) };
         self.recorder.write_at(millis(sim.elapsed()), fact);
     }

@@ -99,8 +99,13 @@ impl Site {
         let mut lives = self.lives();
         let life = lives.entry(host.to_owned()).or_default();
         let number = life.number + 1;
-        *life = Life { process: format!("{host}.{number}"), number, end: Shutdown::new() };
+        *life = Life { process: process(host, number), number, end: Shutdown::new() };
         life.clone()
+    }
+
+    /// The processes that a host has had since that life of it.
+    pub(crate) fn since(&self, host: &str, life: &Life) -> Vec<String> {
+        (life.number..=self.life(host).number).map(|number| process(host, number)).collect()
     }
 
     /// The life that a host is in, or was in last.
@@ -111,6 +116,10 @@ impl Site {
     fn lives(&self) -> MutexGuard<'_, BTreeMap<String, Life>> {
         self.shared.lives.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn process(host: &str, life: u64) -> String {
+    format!("{host}.{life}")
 }
 
 impl Books {
