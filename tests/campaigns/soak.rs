@@ -72,7 +72,7 @@ impl Scale {
         let allowed = Allowance { kib: 4 << 10, percent: 5, threads: 4, descriptors: 6 };
         let full = Self {
             length: seconds(run.many(0, 1_800)),
-            open: seconds(run.many(0, 240)),
+            open: seconds(run.many(0, 360)),
             rate: 1_000,
             kept: 20_000,
             kept_open: 300_000,
@@ -371,8 +371,9 @@ fn open(scale: Scale, report: &mut Report) {
     grid.wait_for_workers("hash", 1);
     let (began, mut sampled) = (Instant::now(), Instant::now());
     let (mut gauge, mut store, mut tasks, mut rounds) = (Gauge::default(), Vec::new(), 0, 0);
-    // The first third is for the caps to be reached in.
-    let warm = scale.open / 3;
+    // The first half is for the caps to be reached in, and for the allocator to have what each
+    // thread needs at most.
+    let warm = scale.open / 2;
     // No more can wait than a round has: that is one of the caps.
     let round = scale.round.to_string();
     while began.elapsed() < scale.open || rounds < 2 {
