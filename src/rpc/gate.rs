@@ -65,7 +65,7 @@ const FULL_OF_HTTP: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 /// So many peers are told to leave in one turn, and then a turn is given to those who work.
 /// Those that came together come to be idle together: one after the other without a pause,
 /// they and who takes their places would be a long one.
-const CUTS: u32 = 2;
+const CUTS: u32 = 4;
 const CUT_PAUSE: Duration = Duration::from_millis(1);
 /// How often it is looked again for somebody who only takes up room.
 const LOOK: Duration = Duration::from_millis(50);
