@@ -26,6 +26,9 @@ use crate::checker::count;
 use crate::dice::Dice;
 use crate::site::Site;
 
+/// The caps of the dispatcher are low, so that they are reached before a flood is measured: the
+/// honest tasks beside it fill them too.
+const FLAGS: [&str; 6] = ["--lease", "3s", "--retain-tasks", "1000", "--store-cache", "2MiB"];
 /// Connections of a flood.
 const CONNECTIONS: u64 = 4;
 /// The longest flood, however few frames were taken.
@@ -306,7 +309,7 @@ fn oversize(stream: u32, length: u32) -> Vec<u8> {
 /// Pours them over a dispatcher, one after the other.
 pub(super) fn run(run: &Run, dice: &mut Dice) -> Report {
     let mut report = Report::default();
-    let site = Site::with_workers(&["--lease", "3s"], 2);
+    let site = Site::with_workers(&FLAGS, 2);
     let addr = site.grid.dispatcher_addr;
     let meter = Meter::of(site.grid.dispatcher.id());
     let honest = Honest::start(Whom::Dispatcher(addr));
@@ -319,7 +322,7 @@ pub(super) fn run(run: &Run, dice: &mut Dice) -> Report {
         frames: run.many(2_000, 1_000_000),
         span: Duration::from_millis(run.many(100, 5_000)),
     };
-    if let Err(wrong) = honest.goes_on(300) {
+    if let Err(wrong) = honest.goes_on(usize::try_from(run.many(300, 10_000)).unwrap_or(300)) {
         report.complain(wrong);
     }
     let place = Place { addr, meter, honest: &honest, runtime: &runtime };
