@@ -130,7 +130,7 @@ impl Director {
     pub(crate) fn end(&mut self, sim: &Sim<'static>, told: &mut Told) {
         for mend in std::mem::take(&mut self.agenda).into_values() {
             if let Mend::Excuse(excuse) = mend {
-                self.tell_excuse(sim, excuse);
+                self.tell_excuse(sim, &excuse);
             }
         }
         let Told { seed, virtual_ms, network, .. } = std::mem::take(told);
@@ -268,7 +268,7 @@ impl Director {
         self.later(until, Mend::Excuse(Excuse { worker: worker.to_owned(), life, began }));
     }
 
-    fn tell_excuse(&self, sim: &Sim<'static>, excuse: Excuse) {
+    fn tell_excuse(&self, sim: &Sim<'static>, excuse: &Excuse) {
         let workers = self.site.since(&excuse.worker, &excuse.life);
         let fact = Fact::CutOff { workers, began: millis(excuse.began) };
         self.recorder.write_at(millis(sim.elapsed()), fact);
@@ -317,7 +317,7 @@ impl Director {
                 }
                 self.later(sim.elapsed(), Mend::Restart(host));
             }
-            Mend::Excuse(excuse) => self.tell_excuse(sim, excuse),
+            Mend::Excuse(excuse) => self.tell_excuse(sim, &excuse),
         }
     }
 
