@@ -143,7 +143,7 @@ impl Running {
 
     fn run(mut self, jumps: u64, dice: &mut Dice, report: &mut Report) {
         let (mut seen, mut back, mut elsewhere, mut with_leases) = (0, 0, 0, 0);
-        for _ in 0..jumps {
+        for nth in 0..jumps {
             self.timed.extend(submit(&self.site, &self.load, &KINDS));
             if let Err(stuck) = progress(&self.load, self.load.ended(), dice.between(1, 300)) {
                 report.complain(stuck);
@@ -151,7 +151,8 @@ impl Running {
             }
             with_leases += u64::from(self.holds_leases());
             let before = self.dispatcher.ahead();
-            jump(&mut self.dispatcher, dice.chance(500), dice);
+            // Every fourth goes back, whatever the dice say.
+            jump(&mut self.dispatcher, nth % 4 != 3 && dice.chance(667), dice);
             back += u64::from(self.dispatcher.ahead() < before);
             seen += u64::from(self.dispatcher.is_shown_by(&self.site.grid.dispatcher));
             if dice.chance(500) {

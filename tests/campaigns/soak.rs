@@ -156,6 +156,7 @@ fn steady(scale: Scale, dice: &mut Dice, report: &mut Report) {
         load,
         scale,
         unread: Vec::new(),
+        deck: Vec::new(),
         harm: Harm::default(),
         measured: Measured::default(),
     };
@@ -176,9 +177,28 @@ struct Soak {
     load: Load,
     scale: Scale,
     unread: Vec<Watching>,
+    /// The harms that are still to come before each came again as often as in [`DECK`].
+    deck: Vec<Kind>,
     harm: Harm,
     measured: Measured,
 }
+
+/// A harm.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Kill,
+    Stop,
+    Reads,
+    WatchThatGoes,
+    WatchUnread,
+}
+
+/// How often each comes among ten. They are dealt in a random order, not thrown, so that a
+/// short run meets all of them as well.
+const DECK: [Kind; 10] = {
+    use Kind::{Kill, Reads, Stop, WatchThatGoes, WatchUnread};
+    [Kill, Kill, Kill, Kill, Stop, Stop, Reads, WatchThatGoes, WatchUnread, WatchUnread]
+};
 
 /// What was done to it.
 #[derive(Debug, Default)]
@@ -230,30 +250,37 @@ impl Soak {
     }
 
     fn harm_once(&mut self, dice: &mut Dice) {
-        match dice.between(0, 9) {
-            0..=3 => {
+        if self.deck.is_empty() {
+            self.deck.extend(DECK);
+        }
+        match self.deck.swap_remove(dice.place(self.deck.len())) {
+            Kind::Kill => {
                 let Some(place) = self.busy() else { return };
                 self.fleet.kill(place, &mut self.site);
                 self.harm.kills += 1;
             }
-            4..=5 if self.fleet.stopped() == 0 => {
+            Kind::Stop => {
+                if self.fleet.stopped() > 0 {
+                    return;
+                }
                 let Some(place) = self.busy() else { return };
                 self.fleet.stop(place, &self.site);
                 self.harm.stops += 1;
             }
-            6 => {
+            Kind::Reads => {
                 self.load.read_at_once(READS);
                 self.harm.bursts += 1;
             }
-            7 => self.harm.watches_left += u64::from(self.load.watch().is_some()),
-            8..=9 => {
+            Kind::WatchThatGoes => {
+                self.harm.watches_left += u64::from(self.load.watch().is_some());
+            }
+            Kind::WatchUnread => {
                 if self.unread.len() == UNREAD {
                     self.unread.remove(0);
                 }
                 self.unread.extend(self.load.watch());
                 self.harm.watches_unread += 1;
             }
-            _ => {}
         }
     }
 
