@@ -5,6 +5,7 @@
 //! cargo test --test campaigns                                            # all of them, short
 //! cargo test --release --test campaigns -- crashes --seed 7              # one of them again
 //! cargo test --release --test campaigns -- crashes --full                # as much as is promised
+//! cargo test --release --test campaigns -- overload                      # all whose name has it
 //! ```
 //!
 //! To add one: a file in `tests/campaigns` with `pub(crate) fn run(run: &Run) -> Ran`, its
@@ -89,7 +90,7 @@ use campaign::{Campaign, Ran, Report, Run};
 use options::Options;
 
 /// All campaigns, in the order in which they run.
-static ALL: [Campaign; 10] = [
+static ALL: [Campaign; 14] = [
     Campaign {
         name: "crashes",
         about: "the dispatcher is killed at random moments and at named points",
@@ -121,9 +122,24 @@ static ALL: [Campaign; 10] = [
         run: power_cuts::run,
     },
     Campaign {
-        name: "overload",
-        about: "crowds that do nothing, floods, queues that are full, readers that do not read",
-        run: overload::run,
+        name: "overload-floods",
+        about: "frames that no client sends, as fast as they can be written",
+        run: overload::floods,
+    },
+    Campaign {
+        name: "overload-queues",
+        about: "more is submitted than the queue takes",
+        run: overload::queues,
+    },
+    Campaign {
+        name: "overload-readers",
+        about: "watches and answers that nobody reads, messages that are never whole",
+        run: overload::readers,
+    },
+    Campaign {
+        name: "overload-crowds",
+        about: "two thousand peers that do nothing and come back, at each port",
+        run: overload::crowds,
     },
     Campaign {
         name: "network",
@@ -136,9 +152,14 @@ static ALL: [Campaign; 10] = [
         run: clocks::run,
     },
     Campaign {
-        name: "soak",
+        name: "soak-faults",
         about: "a steady load with faults throughout, while memory and disk are measured",
-        run: soak::run,
+        run: soak::faults,
+    },
+    Campaign {
+        name: "soak-open",
+        about: "as much load as the machine takes, while memory and disk are measured",
+        run: soak::open,
     },
 ];
 

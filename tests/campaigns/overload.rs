@@ -1,6 +1,7 @@
-//! `overload`: more than a role can serve. A crowd of peers that say nothing, or not enough,
-//! or do not read, at a small limit of file descriptors; floods of frames that no client
-//! sends; more tasks than the queue takes; readers that do not read.
+//! `overload-…`: more than a role can serve, each kind of it a campaign. A crowd of peers
+//! that say nothing, or not enough, or do not read, at a small limit of file descriptors;
+//! floods of frames that no client sends; more tasks than the queue takes; readers that do
+//! not read.
 //!
 //! Beside all of it, honest work goes on, on connections that are open and on new ones, and
 //! is measured before, during and after. The machine's own noise only ever makes it slower:
@@ -28,6 +29,7 @@ use std::process::Command;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::campaign::{Ran, Report, Run};
+use super::dice::Dice;
 
 /// What the campaign itself needs: a crowd, and what else it holds.
 const DESCRIPTORS: u64 = 4_096;
@@ -40,18 +42,31 @@ const WINDOW: usize = 200;
 /// Honest work may take twice as long: in thousandths.
 const DOUBLED: u64 = 2_000;
 
-/// Runs it.
-pub(crate) fn run(run: &Run) -> Ran {
+/// Runs its floods.
+pub(crate) fn floods(run: &Run) -> Ran {
+    part(run, floods::run)
+}
+
+/// Runs its full queues.
+pub(crate) fn queues(run: &Run) -> Ran {
+    part(run, queues::run)
+}
+
+/// Runs its readers that do not read.
+pub(crate) fn readers(run: &Run) -> Ran {
+    part(run, readers::run)
+}
+
+/// Runs its crowds.
+pub(crate) fn crowds(run: &Run) -> Ran {
+    part(run, crowds::run)
+}
+
+fn part(run: &Run, part: impl FnOnce(&Run, &mut Dice) -> Report) -> Ran {
     if !may_open(DESCRIPTORS) {
         return Ran::NotRun(format!("{DESCRIPTORS} file descriptors (ulimit -n {DESCRIPTORS})"));
     }
-    let mut report = Report::default();
-    let mut dice = run.dice();
-    report.part("floods", floods::run(run, &mut dice));
-    report.part("queues", queues::run(run, &mut dice));
-    report.part("readers", readers::run(run, &mut dice));
-    report.part("crowds", crowds::run(run, &mut dice));
-    Ran::Done(report)
+    Ran::Done(part(run, &mut run.dice()))
 }
 
 /// Does harm until it is told from that of the machine, a few times at most. `once` tells how

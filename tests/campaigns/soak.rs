@@ -1,6 +1,6 @@
-//! `soak`: a steady load with faults throughout, over dispatchers whose caps are low, so
-//! that they are reached at once: after that nothing may grow. And the same without faults,
-//! under as much load as the machine takes.
+//! `soak-faults`: a steady load with faults throughout, over dispatchers whose caps are low,
+//! so that they are reached at once: after that nothing may grow. And `soak-open`: the same
+//! without faults, under as much load as the machine takes.
 
 use std::time::{Duration, Instant};
 
@@ -120,18 +120,22 @@ fn flags(kept: u64) -> [String; 6] {
     flags.map(str::to_owned)
 }
 
-/// Runs it.
-pub(crate) fn run(run: &Run) -> Ran {
+/// Runs the steady load.
+pub(crate) fn faults(run: &Run) -> Ran {
+    measured(|report| steady(Scale::of(run), &mut run.dice(), report))
+}
+
+/// Runs the open load.
+pub(crate) fn open(run: &Run) -> Ran {
+    measured(|report| as_much_as_it_takes(Scale::of(run), report))
+}
+
+fn measured(part: impl FnOnce(&mut Report)) -> Ran {
     if !std::path::Path::new("/proc/self/status").exists() {
         return Ran::NotRun("/proc, where processes show what they take".to_owned());
     }
-    let (scale, mut report) = (Scale::of(run), Report::default());
-    let mut part = Report::default();
-    steady(scale, &mut run.dice(), &mut part);
-    report.part("steady_with_faults", part);
-    let mut part = Report::default();
-    open(scale, &mut part);
-    report.part("open_without_faults", part);
+    let mut report = Report::default();
+    part(&mut report);
     Ran::Done(report)
 }
 
@@ -390,7 +394,7 @@ impl Measured {
 }
 
 /// As many tasks as the machine takes, in whole rounds, until the time is over.
-fn open(scale: Scale, report: &mut Report) {
+fn as_much_as_it_takes(scale: Scale, report: &mut Report) {
     let flags = flags(scale.kept_open);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let mut grid = Grid::start(&flags);
