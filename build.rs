@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(Path::new(&out).join("taskgrid.v1.bin"), descriptors.encode_to_vec())?;
     let mut code = tonic_prost_build::configure()
         .bytes(".taskgrid")
+        .codec_path("crate::wire::codec::Codec")
         .type_attribute(TYPES, "#[derive(::serde::Serialize, ::serde::Deserialize)]")
         .message_attribute(TYPES, "#[serde(default)]")
         .include_file("contract.rs");

@@ -2,6 +2,7 @@
 //! the core's words. Parsing happens here and nowhere else: inside, a value is
 //! always well-formed.
 
+pub mod codec;
 pub mod json;
 pub mod registration;
 
