@@ -48,6 +48,11 @@ const HEADER_BYTES: u32 = 16 << 10;
 /// attack ("rapid reset", CVE-2023-44487), and ends the connection.
 const PENDING_RESETS: usize = 20;
 
+/// Streams of a connection that the server refused for what the peer did wrong, as one that is
+/// beyond the most that may be open: whoever keeps to the rules causes none once it has read
+/// what they are. hyper allows 1,024.
+const REFUSED_STREAMS: usize = 128;
+
 /// Bytes in flight to this server on one stream, and on one connection: enough to
 /// keep 10 Gbit/s busy over a millisecond of distance, and the most that a peer
 /// can make a connection hold.
@@ -161,6 +166,7 @@ fn server(limits: &ServeLimits) -> Server {
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(HEADER_BYTES)
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+        .http2_max_local_error_reset_streams(Some(REFUSED_STREAMS))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
 }
