@@ -312,7 +312,7 @@ pub(super) fn run(run: &Run, dice: &mut Dice) -> Report {
     let site = Site::with_workers(&FLAGS, 2);
     let addr = site.grid.dispatcher_addr;
     let meter = Meter::of(site.grid.dispatcher.id());
-    let honest = Honest::start(Whom::Dispatcher(addr));
+    let honest = Honest::start(Whom::Unkeyed(addr));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use taskgrid::client::Client;
 use taskgrid::rpc;
 use taskgrid::shutdown::Shutdown;
-use taskgrid::wire::v1::LookupRequest;
+use taskgrid::wire::v1::dispatcher_client::DispatcherClient;
 use taskgrid::wire::v1::name_service_client::NameServiceClient;
+use taskgrid::wire::v1::{self, LookupRequest};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
@@ -35,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) enum Whom {
     /// A dispatcher, for tasks that are run.
     Dispatcher(SocketAddr),
+    /// The same without idempotency keys, of which a dispatcher remembers each for ten
+    /// minutes: calls that leave nothing behind.
+    Unkeyed(SocketAddr),
     /// A nameservice, for who serves a type.
     Nameservice(SocketAddr),
     /// A monitor over HTTP, for whether it is alive.
@@ -44,6 +48,7 @@ pub(super) enum Whom {
 /// Somebody who calls.
 enum Caller {
     Tasks(Client),
+    Unkeyed(DispatcherClient<Channel>),
     Names(NameServiceClient<Channel>),
     Http(SocketAddr, Option<TcpStream>),
 }
@@ -176,6 +181,10 @@ impl Caller {
                 let client = Client::connect(&addr.to_string()).map_err(|bad| bad.to_string())?;
                 Self::Tasks(client.with_patience(patience))
             }
+            Whom::Unkeyed(addr) => {
+                let channel = rpc::channel(&addr.to_string()).map_err(|bad| bad.to_string())?;
+                Self::Unkeyed(DispatcherClient::new(channel))
+            }
             Whom::Nameservice(addr) => {
                 let channel = rpc::channel(&addr.to_string()).map_err(|bad| bad.to_string())?;
                 Self::Names(NameServiceClient::new(channel))
@@ -188,14 +197,29 @@ impl Caller {
     async fn call(&mut self) -> Result<(), String> {
         match self {
             Self::Tasks(client) => {
-                let name = format!("honest/{:016x}", rand::random::<u64>());
-                let payload = Work { name, deed: Deed::Take(0), padding: 10 }.payload();
+                let payload = payload();
                 let result = client.run_task(work::TYPE, payload.clone()).await;
-                let result = result.map_err(|error| error.to_string())?;
-                let result = String::from_utf8_lossy(&result).into_owned();
-                let hash = work::hash(payload.as_bytes());
-                let is_right = work::parts(&result).is_some_and(|(told, _)| told == hash);
-                is_right.then_some(()).ok_or_else(|| format!("a wrong result: {result}"))
+                is_right(&payload, &result.map_err(|error| error.to_string())?)
+            }
+            Self::Unkeyed(dispatcher) => {
+                let payload = payload();
+                let task = v1::NewTask {
+                    r#type: work::TYPE.to_owned(),
+                    payload: payload.clone().into(),
+                    ..Default::default()
+                };
+                let wait_ms = PATIENCE.as_secs() * 1_000;
+                let request =
+                    v1::SubmitRequest { tasks: vec![task], wait_ms, ..Default::default() };
+                let answer =
+                    dispatcher.submit(request).await.map_err(|status| rpc::reason(&status))?;
+                let found = answer.into_inner().found.pop().and_then(|found| found.answer);
+                match found {
+                    Some(v1::found::Answer::Task(task)) => {
+                        is_right(&payload, &task.result.unwrap_or_default())
+                    }
+                    other => Err(format!("no task: {other:?}")),
+                }
             }
             Self::Names(names) => {
                 let request = LookupRequest { r#type: work::TYPE.to_owned() };
@@ -212,6 +236,19 @@ impl Caller {
             }
         }
     }
+}
+
+/// Of a task like no other.
+fn payload() -> String {
+    let name = format!("honest/{:016x}", rand::random::<u64>());
+    Work { name, deed: Deed::Take(0), padding: 10 }.payload()
+}
+
+fn is_right(payload: &str, result: &[u8]) -> Result<(), String> {
+    let result = String::from_utf8_lossy(result).into_owned();
+    let hash = work::hash(payload.as_bytes());
+    let is_right = work::parts(&result).is_some_and(|(told, _)| told == hash);
+    is_right.then_some(()).ok_or_else(|| format!("a wrong result: {result}"))
 }
 
 /// Asks over HTTP whether it is alive, on a connection that stays open.
