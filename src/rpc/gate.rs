@@ -21,7 +21,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -62,11 +62,11 @@ const FULL_OF_CALLS: &[u8] = b"\0\0\0\x04\0\0\0\0\0\
     the server has as many connections as it may have; close some, or try later";
 const FULL_OF_HTTP: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     retry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-/// So many peers are told to leave in one turn, and then a turn is given to those who work.
-/// Those that came together come to be idle together: one after the other without a pause,
-/// they and who takes their places would be a long one.
-const CUTS: u32 = 4;
-const CUT_PAUSE: Duration = Duration::from_millis(1);
+/// So many peers come in, and as many leave for them, in one turn; then a turn is given to
+/// those who work. A crowd comes together, and comes to be idle together: to greet and to
+/// forget all of it without a pause would be a long one.
+const TOGETHER: u32 = 4;
+const TURN: Duration = Duration::from_millis(1);
 /// How often it is looked again for somebody who only takes up room.
 const LOOK: Duration = Duration::from_millis(50);
 /// Peers that are found in one look, so that not each of them costs a look at all.
@@ -99,8 +99,8 @@ pub(crate) struct Gate {
     /// Was told to leave, until when it must have.
     leaving: Option<(Weak<Known>, Instant)>,
     paused_until: Option<Instant>,
-    /// Peers that were told to leave since the last pause.
-    cuts: u32,
+    /// When the turn began in which peers come in, and how many did.
+    turn: (Instant, u32),
     /// When an operator was told that somebody was cut.
     told: Option<Instant>,
     held: Arc<Held>,
@@ -210,7 +210,7 @@ impl Gate {
             found: VecDeque::new(),
             leaving: None,
             paused_until: None,
-            cuts: 0,
+            turn: (Instant::now(), 0),
             told: None,
             held: Arc::default(),
             cut,
@@ -241,12 +241,24 @@ impl Gate {
                 }
                 continue;
             }
+            self.turn().await;
             let permit = self.place().await;
             match (self.waiting.take(), permit) {
                 (Some(stream), Some(permit)) => return (stream, self.welcome(permit)),
                 (Some(stream), None) => self.turn_away(stream),
                 (None, _) => {}
             }
+        }
+    }
+
+    /// Waits for the next turn when enough peers came in in this one.
+    async fn turn(&mut self) {
+        let (began, came) = self.turn;
+        if came >= TOGETHER {
+            sleep_until(began + TURN).await;
+        }
+        if began.elapsed() >= TURN {
+            self.turn = (Instant::now(), 0);
         }
     }
 
@@ -264,10 +276,6 @@ impl Gate {
         let full_since = *self.full_since.get_or_insert_with(Instant::now);
         let places = Arc::clone(&self.places);
         loop {
-            if self.cuts >= CUTS {
-                sleep(CUT_PAUSE).await;
-                self.cuts = 0;
-            }
             let permit = match Arc::clone(&places).try_acquire_owned() {
                 Ok(permit) => Some(permit),
                 Err(_) if !self.make_room() && full_since.elapsed() > FULL => return None,
@@ -308,6 +316,7 @@ impl Gate {
     }
 
     fn welcome(&mut self, permit: OwnedSemaphorePermit) -> Place {
+        self.turn.1 += 1;
         let known = Known {
             came: Instant::now(),
             moved: AtomicU64::new(0),
@@ -341,7 +350,6 @@ impl Gate {
         debug!(?why, ?span, "a peer makes room for another");
         guest.cut.cancel();
         self.leaving = Some((Arc::downgrade(&guest), now + IDLE));
-        self.cuts += 1;
         true
     }
 

@@ -107,6 +107,21 @@ async fn who_says_nothing_but_holds_little_is_not_cut_before_a_hoarder_that_goes
     assert!(!slow.cut().is_cancelled());
 }
 
+#[tokio::test]
+async fn a_crowd_comes_in_a_few_at_a_time() {
+    let mut world = World::new().await;
+    for _ in 0..TOGETHER * 4 {
+        world.peers.push(TcpStream::connect(world.addr).await.unwrap());
+    }
+    let began = Instant::now();
+    let mut places = Vec::new();
+    for _ in &world.peers {
+        places.push(timeout(LONG, world.gate.next()).await.unwrap());
+    }
+    // Those of the last turn come three turns after the first.
+    assert!(began.elapsed() >= TURN * 3, "{:?}", began.elapsed());
+}
+
 #[test]
 fn who_is_idle_the_longest_for_its_kind_makes_room_first_and_who_has_no_call_last() {
     let idle = |why, millis| Idleness { why, span: Duration::from_millis(millis) };

@@ -43,9 +43,6 @@ const SITTING: u64 = 100;
 const CHURNING: u64 = 600;
 /// MiB that a role may need for a crowd: 64 KiB for each.
 const MEMORY: u64 = PEERS * 64 / 1_024;
-/// And a dispatcher, of which some ask for what they do not take: what all calls may hold. How
-/// many of those are there depends on who is cut first.
-const MEMORY_WITH_WATCHES: u64 = 256;
 
 /// A port, and who works there.
 struct Place {
@@ -55,8 +52,6 @@ struct Place {
     manners: &'static [Manner],
     /// Descriptors that are taken when the crowd is there.
     taken: u64,
-    /// MiB that it may need for the crowd.
-    memory: u64,
 }
 
 /// Gathers them.
@@ -80,7 +75,6 @@ fn at_dispatcher(run: &Run, dice: &mut Dice) -> Report {
         pid: site.grid.dispatcher.id(),
         manners: &AT_CALLS,
         taken: TAKEN_AT_CALLS,
-        memory: MEMORY_WITH_WATCHES,
     };
     gather(run, &place, dice)
 }
@@ -102,7 +96,6 @@ fn at_nameservice(run: &Run, dice: &mut Dice) -> Report {
         pid: nameservice.id(),
         manners: &AT_CALLS,
         taken: TAKEN_AT_CALLS,
-        memory: MEMORY,
     };
     let known = within(TO_GATHER, || tasks.newcomer().ok());
     let mut report = gather(run, &place, dice);
@@ -129,7 +122,6 @@ fn at_monitor(run: &Run, dice: &mut Dice) -> Report {
         pid: monitor.id(),
         manners: &AT_HTTP,
         taken: TAKEN_AT_HTTP,
-        memory: MEMORY,
     };
     gather(run, &place, dice)
 }
@@ -192,7 +184,7 @@ fn once(
     honest.goes_on(WINDOW)?;
     let after = honest.p99(windows, WINDOW)?;
     let grown = watching.most().saturating_sub(memory) / 1_024;
-    report.at_most("memory_mib", grown, place.memory);
+    report.at_most("memory_mib", grown, MEMORY);
     report.figure("p99_us_before", before);
     report.figure("p99_us_with_the_crowd_elsewhere", elsewhere);
     report.figure("p99_us_during", during);

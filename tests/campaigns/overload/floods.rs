@@ -37,9 +37,6 @@ const LONGEST: Duration = Duration::from_secs(30);
 const STUCK: Duration = Duration::from_millis(500);
 /// MiB that the dispatcher may need for a flood.
 const MEMORY: u64 = 16;
-/// And for as many calls as there may be on all its connections, 4,096 at 8 KiB, twice: one
-/// that comes back is there before the one that went is forgotten.
-const FOR_STREAMS: u64 = 64;
 /// Of the frames that a flood is to have, one in so many must have been taken in its time.
 const LEAST: u64 = 10;
 /// Calls that are answered beside each flood at the least.
@@ -63,8 +60,6 @@ struct Flood {
     reads: bool,
     /// The server must end it.
     is_ended: bool,
-    /// MiB that the dispatcher may need for it.
-    memory: u64,
 }
 
 const USUAL: Flood = Flood {
@@ -75,21 +70,20 @@ const USUAL: Flood = Flood {
     streams: 1,
     reads: true,
     is_ended: false,
-    memory: MEMORY,
 };
 
 /// Frames of one write where they are small.
 const MANY: u32 = 100;
 
-/// Those for which the promise of memory holds.
+/// All of them.
 fn floods() -> Vec<Flood> {
-    [resets(), of_the_connection(), headers(), bodies(), nonsense()].into_iter().flatten().collect()
+    let kinds = [resets(), of_the_connection(), headers(), bodies(), nonsense(), streams()];
+    kinds.into_iter().flatten().collect()
 }
 
-/// The one that takes as many calls as there may be. It comes last: what the allocator keeps
-/// of it would hide what others take.
-fn streams() -> Flood {
-    Flood {
+/// As many calls as there may be, and more, of which nothing comes but the heads.
+fn streams() -> Vec<Flood> {
+    vec![Flood {
         name: "streams",
         again: |stream, _| {
             each(stream, |stream| {
@@ -98,9 +92,8 @@ fn streams() -> Flood {
         },
         frames: u64::from(MANY),
         streams: MANY,
-        memory: FOR_STREAMS,
         ..USUAL
-    }
+    }]
 }
 
 /// Calls that are reset at once, before and after they have reached the server.
@@ -330,8 +323,6 @@ pub(super) fn run(run: &Run, dice: &mut Dice) -> Report {
     for flood in floods() {
         report.part(flood.name, one(&place, &flood, calm, amount, dice));
     }
-    let flood = streams();
-    report.part(flood.name, one(&place, &flood, meter.memory(), amount, dice));
     let wrong = honest.complaints();
     report.exactly("honest_failures", count(wrong.len()), 0);
     report.complain_of(wrong.into_iter().take(3).collect());
@@ -363,7 +354,7 @@ fn one(place: &Place<'_>, flood: &Flood, calm: u64, amount: Amount, dice: &mut D
     report.at_least("frames", came.frames.load(Ordering::Relaxed), amount.frames / LEAST);
     report.figure("answered_meanwhile", answered);
     let grown = watching.most().saturating_sub(calm) / 1_024;
-    report.at_most("memory_mib", grown, flood.memory);
+    report.at_most("memory_mib", grown, MEMORY);
     let ended = came.ended.load(Ordering::Relaxed);
     report.at_least("ended", ended, u64::from(flood.is_ended));
     report.figure("with_a_reason", came.goaways.load(Ordering::Relaxed));
