@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
-use prost::Message as _;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 use tonic::Status;
@@ -24,11 +23,11 @@ use crate::core::event::{Event, TaskEvent};
 use crate::core::id::{Seq, TaskId};
 use crate::core::limits;
 use crate::shutdown::Shutdown;
-use crate::store::{self, Group, Store};
+use crate::store::{self, Group, Store, StoredEvent};
 use crate::wire::{Malformed, v1};
 
-/// Events read from the store at once, and told in one message.
-const PAGE: usize = 2_000;
+/// Events read from the store at once.
+const PAGE: usize = 500;
 /// How long a group of events is kept for a slow reader. Afterwards it is read from the
 /// store, when there is room for it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -140,7 +139,10 @@ impl Watcher {
             if events.is_empty() {
                 return true;
             }
-            for (message, _) in self.tell(events.iter().map(|read| (&read.event, &read.result))) {
+            let messages = self.tell_all(&events);
+            // Not to be held while the reader takes its time.
+            drop(events);
+            for message in messages {
                 if !line.send(message).await {
                     return false;
                 }
@@ -151,29 +153,32 @@ impl Watcher {
     /// Tells of a group; false if the reader did not take it in time, or has left: then
     /// the place is where it was told last.
     async fn send_group(&mut self, group: &Group, line: &Line) -> bool {
-        let events = group.entries.iter().filter_map(|entry| match &entry.event {
+        let mut events = group.entries.iter().filter_map(|entry| match &entry.event {
             Event::Changed(event) => Some((event, &entry.bytes)),
             _ => None,
         });
-        let mut told_to = self.place;
-        for (message, place) in self.tell(events) {
+        loop {
+            let told_to = self.place;
+            let Some(message) = self.tell(&mut events) else { return true };
             if !timeout(PATIENCE, line.send(message)).await.unwrap_or(false) {
                 self.place = told_to;
                 return false;
             }
-            told_to = place;
         }
-        true
     }
 
-    /// What the reader wants of these events, in messages that are not too large to
-    /// be sent, each with the place behind it; moves on behind them.
+    fn tell_all(&mut self, events: &[StoredEvent]) -> Vec<v1::WatchResponse> {
+        let mut events = events.iter().map(|read| (&read.event, &read.result));
+        std::iter::from_fn(|| self.tell(&mut events)).collect()
+    }
+
+    /// What the reader wants of the next of these events, as many as fit into a message;
+    /// nothing if it wants none of them. Moves on behind those that were looked at.
     fn tell<'a>(
         &mut self,
-        events: impl Iterator<Item = (&'a TaskEvent, &'a Bytes)>,
-    ) -> Vec<(v1::WatchResponse, Seq)> {
+        events: &mut impl Iterator<Item = (&'a TaskEvent, &'a Bytes)>,
+    ) -> Option<v1::WatchResponse> {
         let types = self.handle.types();
-        let mut messages = Vec::new();
         let (mut told, mut bytes) = (Vec::new(), 0);
         for (event, result) in events {
             if event.seq <= self.place {
@@ -183,22 +188,15 @@ impl Watcher {
             if self.wants(event) {
                 let result = (!self.request.omit_results).then_some(result);
                 let event = answers::event(event, result, &types);
-                bytes += event.encoded_len();
+                bytes += line::held(&event);
                 told.push(event);
             }
-            if told.len() == PAGE || bytes > line::BYTES {
-                messages.push(self.message(std::mem::take(&mut told)));
-                bytes = 0;
+            if bytes > line::BYTES {
+                break;
             }
         }
-        if !told.is_empty() {
-            messages.push(self.message(told));
-        }
-        messages
-    }
-
-    fn message(&self, events: Vec<v1::TaskEvent>) -> (v1::WatchResponse, Seq) {
-        (v1::WatchResponse { events, cursor: self.cursors.encode(self.place) }, self.place)
+        let cursor = self.cursors.encode(self.place);
+        (!told.is_empty()).then(|| v1::WatchResponse { events: told, cursor })
     }
 
     fn wants(&self, event: &TaskEvent) -> bool {

@@ -9,7 +9,7 @@ use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Status;
 
-use crate::wire::v1::WatchResponse;
+use crate::wire::v1::{TaskEvent, WatchResponse};
 
 /// Messages that wait for a slow reader.
 pub(in crate::dispatcher) const MESSAGES: usize = 16;
@@ -36,6 +36,12 @@ struct Waiting {
     _room: Option<OwnedSemaphorePermit>,
 }
 
+/// Bytes that an event takes while it waits.
+pub(super) fn held(event: &TaskEvent) -> usize {
+    // Small ones take more room than they have on the wire.
+    size_of::<TaskEvent>() + event.encoded_len()
+}
+
 /// A line of at most so many messages.
 pub(in crate::dispatcher) fn line(messages: usize) -> (Line, Messages) {
     let (sender, receiver) = mpsc::channel(messages.clamp(1, MESSAGES));
@@ -46,7 +52,8 @@ pub(in crate::dispatcher) fn line(messages: usize) -> (Line, Messages) {
 impl Line {
     /// Adds a message once there is room; tells whether the reader is still there.
     pub(super) async fn send(&self, message: WatchResponse) -> bool {
-        let kib = u32::try_from(message.encoded_len() >> 10).unwrap_or(u32::MAX);
+        let bytes: usize = message.events.iter().map(held).sum();
+        let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(kib.clamp(1, KIB));
         let room = tokio::select! {
             room = room => room.ok(),
@@ -91,9 +98,10 @@ mod tests {
 
     use super::*;
 
-    /// The room is told by what a message takes on the wire.
     fn message(kib: usize) -> WatchResponse {
-        WatchResponse { cursor: Bytes::from(vec![0; kib << 10]), ..WatchResponse::default() }
+        let event =
+            TaskEvent { result: Some(Bytes::from(vec![0; kib << 10])), ..TaskEvent::default() };
+        WatchResponse { events: vec![event], ..WatchResponse::default() }
     }
 
     #[tokio::test]
