@@ -154,12 +154,14 @@ fn once(
     honest.goes_on(WINDOW)?;
     let (memory, at_rest) = (meter.memory(), meter.descriptors());
     let watching = meter.watch_memory();
+    honest.forget();
     let crowd = Crowd::gather(place.addr, PEERS, place.manners, dice);
     let is_there = || crowd.came() >= PEERS && meter.descriptors() >= place.taken;
     let gathered = within(TO_GATHER, || is_there().then_some(()));
     if gathered.is_none() {
         report.complain("the crowd did not gather");
     }
+    report.figure("p99_us_while_it_gathers", honest.p99_so_far());
     let (came, began) = (crowd.came(), Instant::now());
     let during = honest.p99(windows, WINDOW)?;
     report.figure("came_per_second", per_second(crowd.came() - came, began));

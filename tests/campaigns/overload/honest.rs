@@ -96,13 +96,15 @@ impl Honest {
                 let took = lock(&self.books.took);
                 (took.len() >= calls).then(|| took.iter().copied().collect::<Vec<_>>())
             });
-            let mut took = enough.ok_or_else(|| self.wrong("honest work stood still"))?;
-            took.sort_unstable();
-            let place = (took.len() * 99).div_ceil(100) - 1;
-            all.push(u64::try_from(took[place].as_micros()).unwrap_or(u64::MAX));
+            all.push(percentile(enough.ok_or_else(|| self.wrong("honest work stood still"))?));
         }
         all.sort_unstable();
         all.get(all.len() / 2).copied().ok_or_else(|| "no window".to_owned())
+    }
+
+    /// That of the calls since they were counted anew.
+    pub(super) fn p99_so_far(&self) -> u64 {
+        percentile(lock(&self.books.took).iter().copied().collect())
     }
 
     /// Waits until so many more calls were answered.
@@ -148,6 +150,13 @@ impl Drop for Honest {
     fn drop(&mut self) {
         self.end.begin();
     }
+}
+
+/// The 99th, in microseconds; 0 of none.
+fn percentile(mut took: Vec<Duration>) -> u64 {
+    took.sort_unstable();
+    let slowest = took.get((took.len() * 99).div_ceil(100).saturating_sub(1));
+    slowest.map_or(0, |took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX))
 }
 
 async fn call_on(whom: Whom, books: &Books) {
