@@ -1,5 +1,5 @@
-//! How calls encode and decode their messages: as tonic does, but with buffers that suit
-//! calls that wait.
+//! How calls encode and decode their messages: as tonic does, but with a buffer to read into
+//! that suits calls that wait.
 
 use std::marker::PhantomData;
 
@@ -7,11 +7,11 @@ use prost::Message;
 use tonic::codec::BufferSettings;
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-/// Bytes that a call holds for its messages from its beginning, in each direction; it takes
-/// more when a message comes. tonic takes 8 KiB, which is most of what a call that waits
-/// costs, or one of a flood.
-const BUFFER: usize = 512;
-/// Bytes of small messages that a stream sends together, as in tonic.
+/// Bytes that a call takes to read into from its beginning; it takes more when a message comes.
+/// tonic takes 8 KiB, which is most of what a call costs that has yet to say something: one
+/// that waits, or one of a flood.
+const TO_READ: usize = 1 << 10;
+/// tonic's own, which is for encoders.
 const TOGETHER: usize = 32 << 10;
 
 /// The codec of all calls of the contract.
@@ -35,10 +35,10 @@ where
     type Decoder = ProstDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::raw_encoder(BufferSettings::new(BUFFER, TOGETHER))
+        ProstCodec::<T, U>::raw_encoder(BufferSettings::default())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<T, U>::raw_decoder(BufferSettings::new(BUFFER, TOGETHER))
+        ProstCodec::<T, U>::raw_decoder(BufferSettings::new(TO_READ, TOGETHER))
     }
 }
