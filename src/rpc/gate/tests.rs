@@ -109,16 +109,16 @@ async fn who_says_nothing_but_holds_little_is_not_cut_before_a_hoarder_that_goes
 
 #[tokio::test]
 async fn a_crowd_comes_in_a_few_at_a_time() {
+    let began = Instant::now();
     let mut world = World::new().await;
     for _ in 0..TOGETHER * 4 {
         world.peers.push(TcpStream::connect(world.addr).await.unwrap());
     }
-    let began = Instant::now();
     let mut places = Vec::new();
     for _ in &world.peers {
         places.push(timeout(LONG, world.gate.next()).await.unwrap());
     }
-    // Those of the last turn come three turns after the first.
+    // Those of the last turn come three turns after the first began.
     assert!(began.elapsed() >= TURN * 3, "{:?}", began.elapsed());
 }
 
