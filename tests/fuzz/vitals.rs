@@ -8,7 +8,7 @@ use taskgrid::rpc::Listen;
 use taskgrid::shutdown::Shutdown;
 use taskgrid::worker::{self, Worker};
 
-use super::{ask, ask_anything, chance, count_panics};
+use super::{ask_anything, ask_honestly, chance, count_panics};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_role_tells_how_it_is_whatever_it_was_asked_before() {
@@ -50,8 +50,7 @@ async fn every_role_tells_how_it_is_whatever_it_was_asked_before() {
         for address in ports {
             let found = ask_anything(address, cases, &mut dice);
             assert!(found >= cases / 20, "only {found} of {cases} were more than refused");
-            let alive = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
-            assert_eq!(ask(address, alive), Some(200));
+            assert_eq!(ask_honestly(address, "/healthz"), Some(200));
         }
     });
     asked.await.unwrap();
