@@ -15,6 +15,7 @@
 //!
 //! What this module does not do: it tries no failed sync again, and repairs no damage.
 
+mod ahead;
 mod backend;
 mod directory;
 mod log;
@@ -38,6 +39,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{Database, ReadableDatabase};
 
+use self::ahead::ReadAhead;
 use self::backend::{Backend, Medium};
 use self::directory::Directory;
 use self::reader::Reader;
@@ -316,6 +318,10 @@ fn load(
     // The engine may panic over bytes that it did not write. Nothing is shared
     // with it that outlives the panic, and a damaged file is to be refused.
     let opened = catch_unwind(AssertUnwindSafe(|| {
+        // What was not closed is read whole, and from the disk.
+        let reads_ahead = past == Past::Crashed;
+        let _ahead =
+            reads_ahead.then(|| ReadAhead::begin(&file)).transpose().map_err(unreadable)?;
         let database = if past == Past::Full {
             // Slower, and without the close, for whose notes there may be no space.
             open(builder(cache_bytes).set_check_integrity_on_open(true), file, medium, &path)?

@@ -1,0 +1,117 @@
+//! Has a file in the system's cache by the time the engine checks it.
+//!
+//! The engine looks at one page after another, and waits for each that is not in memory.
+//! Other cores have nothing to do meanwhile, and a disk gives more to who asks for more.
+//!
+//! What this module does not do: it looks at nothing that it reads.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+/// Bytes that are read at once.
+const CHUNK: u64 = 1 << 20;
+/// Threads that read, where there are as many cores besides the engine's.
+const THREADS: usize = 2;
+
+/// Reads a file until this is dropped.
+pub(super) struct ReadAhead {
+    left: Arc<Left>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl ReadAhead {
+    /// Begins, unless the file has more than half the bytes of the machine's memory: what is
+    /// read too early is then forgotten before it is needed.
+    pub(super) fn begin(file: &File) -> io::Result<Self> {
+        let len = file.metadata()?.len();
+        let left = Arc::new(Left(AtomicU64::new(if len > memory() / 2 { 0 } else { len })));
+        let cores = thread::available_parallelism()?.get();
+        let thread = |_| {
+            let (file, left) = (file.try_clone()?, Arc::clone(&left));
+            thread::Builder::new().name("read-ahead".to_owned()).spawn(move || read(&file, &left))
+        };
+        let threads = (1..cores).take(THREADS).map(thread).collect::<Result<_, _>>()?;
+        Ok(Self { left, threads })
+    }
+}
+
+impl Drop for ReadAhead {
+    fn drop(&mut self) {
+        self.left.give_up();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::warn!("a thread that read the store ahead has panicked");
+            }
+        }
+    }
+}
+
+/// Bytes of the machine's memory.
+#[cfg(target_os = "linux")]
+fn memory() -> u64 {
+    let system = rustix::system::sysinfo();
+    u64::from(system.mem_unit).saturating_mul(system.totalram)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn memory() -> u64 {
+    u64::MAX
+}
+
+fn read(file: &File, left: &Left) {
+    let mut sink = vec![0; usize::try_from(CHUNK).expect("it fits")];
+    while let Some(place) = left.take() {
+        // What cannot be read is told by the engine, once it needs it.
+        if file.read_at(&mut sink, place).is_err() {
+            left.give_up();
+        }
+    }
+}
+
+/// What is yet to be read: the bytes before this one. The engine goes about from the
+/// beginning to the end, so that both meet, instead of one following the other.
+struct Left(AtomicU64);
+
+impl Left {
+    /// Where the next chunk begins.
+    fn take(&self) -> Option<u64> {
+        let before = |left: u64| Some(left.checked_sub(1)? / CHUNK * CHUNK);
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, before);
+        taken.ok().and_then(before)
+    }
+
+    fn give_up(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_chunk_is_taken_once_the_last_one_first() {
+        for (len, chunks) in [
+            (0, vec![]),
+            (1, vec![0]),
+            (CHUNK, vec![0]),
+            (2 * CHUNK + 1, vec![2 * CHUNK, CHUNK, 0]),
+        ] {
+            let left = Left(AtomicU64::new(len));
+            let taken: Vec<u64> = std::iter::from_fn(|| left.take()).collect();
+            assert_eq!(taken, chunks, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn nothing_is_taken_that_was_given_up() {
+        let left = Left(AtomicU64::new(3 * CHUNK));
+        assert_eq!(left.take(), Some(2 * CHUNK));
+        left.give_up();
+        assert_eq!(left.take(), None);
+    }
+}
