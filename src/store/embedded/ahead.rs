@@ -14,7 +14,8 @@ use std::thread::{self, JoinHandle};
 
 /// Bytes that are read at once.
 const CHUNK: u64 = 1 << 20;
-/// Threads that read, where there are as many cores besides the engine's.
+/// Threads that read. They wait for the disk most of the time, so two are not too many for one
+/// core; more gain nothing.
 const THREADS: usize = 2;
 
 /// Reads a file until this is dropped.
@@ -29,12 +30,11 @@ impl ReadAhead {
     pub(super) fn begin(file: &File) -> io::Result<Self> {
         let len = file.metadata()?.len();
         let left = Arc::new(Left(AtomicU64::new(if len > memory() / 2 { 0 } else { len })));
-        let cores = thread::available_parallelism()?.get();
         let thread = |_| {
             let (file, left) = (file.try_clone()?, Arc::clone(&left));
             thread::Builder::new().name("read-ahead".to_owned()).spawn(move || read(&file, &left))
         };
-        let threads = (1..cores).take(THREADS).map(thread).collect::<Result<_, _>>()?;
+        let threads = (0..THREADS).map(thread).collect::<Result<_, _>>()?;
         Ok(Self { left, threads })
     }
 }
