@@ -319,9 +319,7 @@ fn load(
     // with it that outlives the panic, and a damaged file is to be refused.
     let opened = catch_unwind(AssertUnwindSafe(|| {
         // What was not closed is read whole, and from the disk.
-        let reads_ahead = past == Past::Crashed;
-        let _ahead =
-            reads_ahead.then(|| ReadAhead::begin(&file)).transpose().map_err(unreadable)?;
+        let _ahead = (past == Past::Crashed).then(|| ReadAhead::begin(&file));
         let database = if past == Past::Full {
             // Slower, and without the close, for whose notes there may be no space.
             open(builder(cache_bytes).set_check_integrity_on_open(true), file, medium, &path)?

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
+use tracing::warn;
+
 /// Bytes that are read at once.
 const CHUNK: u64 = 1 << 20;
 /// Threads that read. They wait for the disk most of the time, so two are not too many for one
@@ -26,17 +28,23 @@ pub(super) struct ReadAhead {
 
 impl ReadAhead {
     /// Begins, unless the file has more than half the bytes of the machine's memory: what is
-    /// read too early is then forgotten before it is needed.
-    pub(super) fn begin(file: &File) -> io::Result<Self> {
-        let len = file.metadata()?.len();
+    /// read too early is then forgotten before it is needed. Without it, or with fewer threads
+    /// than it asks for, a start merely takes longer.
+    pub(super) fn begin(file: &File) -> Self {
+        let len = file.metadata().map_or(0, |metadata| metadata.len());
         let left = Arc::new(Left(AtomicU64::new(if len > memory() / 2 { 0 } else { len })));
         let thread = |_| {
-            let (file, left) = (file.try_clone()?, Arc::clone(&left));
-            thread::Builder::new().name("read-ahead".to_owned()).spawn(move || read(&file, &left))
+            let thread = start(file, &left);
+            thread.inspect_err(|error| warn!(%error, "cannot read the store ahead")).ok()
         };
-        let threads = (0..THREADS).map(thread).collect::<Result<_, _>>()?;
-        Ok(Self { left, threads })
+        let threads = (0..THREADS).filter_map(thread).collect();
+        Self { left, threads }
     }
+}
+
+fn start(file: &File, left: &Arc<Left>) -> io::Result<JoinHandle<()>> {
+    let (file, left) = (file.try_clone()?, Arc::clone(left));
+    thread::Builder::new().name("read-ahead".to_owned()).spawn(move || read(&file, &left))
 }
 
 impl Drop for ReadAhead {
@@ -44,7 +52,7 @@ impl Drop for ReadAhead {
         self.left.give_up();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::warn!("a thread that read the store ahead has panicked");
+                warn!("a thread that read the store ahead has panicked");
             }
         }
     }
