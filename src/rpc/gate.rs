@@ -28,9 +28,10 @@ use tracing::{debug, warn};
 use super::calls::Call;
 use super::network::{Port, Stream};
 
-/// Peers that the system keeps for the server until it accepts them. Those beyond have
-/// to try again, after one second, then three.
-const BACKLOG: i32 = 1_024;
+/// Peers that the system keeps for the server until it accepts them (Linux allows 4,096
+/// unless told otherwise). Those beyond have to try again, after one second, two, and so on,
+/// and whoever came later may be let in before them.
+const BACKLOG: i32 = 4_096;
 
 /// The pause after a failed accept. At the limit of file descriptors accept fails
 /// at once, again and again: without a pause it would use a whole core.
@@ -39,7 +40,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Of a process's file descriptors so many eighths are for the peers of a gate. The
 /// rest is for its files, for what it connects to itself, and for its other ports.
 const EIGHTHS_FOR_CALLS: u64 = 5;
-const EIGHTHS_FOR_HTTP: u64 = 1;
+const EIGHTHS_FOR_HTTP: u64 = 2;
 /// The fewest peers of a gate, however few descriptors there are.
 const FEWEST: usize = 16;
 
