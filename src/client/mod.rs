@@ -37,6 +37,7 @@ use crate::rpc::{self, Network};
 use crate::wire::v1;
 use crate::wire::v1::dispatcher_client::DispatcherClient;
 
+mod answered;
 mod call;
 mod error;
 pub mod json;
@@ -48,6 +49,7 @@ pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 
+use answered::Answered;
 pub use error::Error;
 pub use task::{AttemptView, Found, Task, TaskView};
 pub use watch::{Event, Events, Watch, Watching};
@@ -84,6 +86,7 @@ struct Shared {
     /// So have watches, which may stay for ever.
     watches: Connection,
     waiting: Semaphore,
+    answered: Answered,
 }
 
 /// What goes for a whole batch. See [`Client::submit`].
@@ -186,6 +189,7 @@ impl Client {
             waits: connection()?,
             watches: connection()?,
             waiting: Semaphore::new(WAITS_AT_ONCE),
+            answered: Answered::default(),
         };
         Ok(Self { shared: Arc::new(shared), patience: PATIENCE })
     }
@@ -308,9 +312,12 @@ impl Client {
             key_scope: scope.into(),
             group: options.group,
             wait_ms: millis(wait),
+            answered_keys: self.shared.answered.take(),
         };
         check_bytes(encoded_bytes(&envelope, tasks)).map_err(|error| error.of_batch(tasks))?;
+        let mut tries = 0;
         let call = || {
+            tries += 1;
             let tasks = tasks.iter().map(Task::to_message).collect();
             let request = v1::SubmitRequest { tasks, ..envelope.clone() };
             let mut calls = connection.clone();
@@ -319,6 +326,9 @@ impl Client {
         let answer = self.persist(call).await.map_err(|error| error.of_batch(tasks))?;
         if answer.ids.len() != tasks.len() {
             return Err(miscounted(tasks.len(), answer.ids.len()));
+        }
+        if tries == 1 && scope == v1::KeyScope::Call {
+            self.shared.answered.add(envelope.key);
         }
         Ok(answer)
     }

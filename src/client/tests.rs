@@ -48,6 +48,43 @@ async fn two_submits_have_keys_of_their_own() {
 }
 
 #[tokio::test]
+async fn the_key_of_an_answered_submit_is_told_with_the_next_one() {
+    let fake = Fake::start();
+    let client = fake.client();
+    client.send_task("echo", "answered").await.unwrap();
+    fake.script().lose_answers = [Answer::unavailable("restarting")].into();
+    client.send_task("echo", "tried twice").await.unwrap();
+    let options = SubmitOptions { key: Some(Bytes::from_static(b"mine")), group: 0 };
+    client.submit(&[Task::new("echo", "keyed")], &options).await.unwrap();
+    client.clone().send_task("echo", "last").await.unwrap();
+    let script = fake.script();
+    let told: Vec<_> = script.submits.iter().map(|request| &request.answered_keys[..]).collect();
+    let (none, first): (&[Bytes], _) = (&[], &[script.submits[0].key.clone()]);
+    assert_eq!(told, [none, first, first, none, none]);
+}
+
+#[tokio::test]
+async fn a_burst_of_answered_submits_is_told_in_parts_of_a_bounded_number() {
+    let fake = Fake::start();
+    let client = fake.client();
+    let sends = (0..100).map(|n| client.send_task("echo", n.to_string()));
+    futures_util::future::try_join_all(sends).await.unwrap();
+    for _ in 0..3 {
+        client.send_task("echo", "next").await.unwrap();
+    }
+    let script = fake.script();
+    let told: Vec<_> = script.submits.iter().map(|request| request.answered_keys.len()).collect();
+    assert!(told.iter().all(|&keys| keys <= limits::ANSWERED_KEYS), "{told:?}");
+    let mut keys: Vec<_> = script.submits.iter().map(|request| request.key.clone()).collect();
+    let last = keys.pop().unwrap();
+    let mut all: Vec<_> = script.submits.iter().flat_map(|r| r.answered_keys.clone()).collect();
+    assert!(!all.contains(&last));
+    keys.sort_unstable();
+    all.sort_unstable();
+    assert_eq!(all, keys, "each is told once");
+}
+
+#[tokio::test]
 async fn a_callers_key_gives_the_same_ids() {
     let fake = Fake::start();
     let options = SubmitOptions { key: Some(Bytes::from_static(b"mine")), group: 7 };

@@ -50,6 +50,19 @@ impl Keys {
         self.by_key.insert(batch.key.clone(), batch);
     }
 
+    /// A call's own key is remembered until then at the longest. Nothing changes for a
+    /// caller's key, and for one that is not known.
+    pub fn shorten(&mut self, key: &Bytes, until: Timestamp) {
+        let Some(batch) = self.by_key.get_mut(key).filter(|batch| !batch.outlives_tasks) else {
+            return;
+        };
+        if until < batch.kept_until {
+            let key = self.by_end.remove(&(batch.kept_until, batch.first));
+            batch.kept_until = until;
+            self.by_end.extend(key.map(|key| ((until, batch.first), key)));
+        }
+    }
+
     /// Forgets at most `limit` batches whose time has come, and gives the ids of
     /// their first tasks. `lives` tells whether one of a batch's tasks still waits or
     /// runs; such a batch, if it outlives its tasks, is looked at again later.
@@ -114,6 +127,23 @@ mod tests {
         assert_eq!(keys.forget(Timestamp(100), 10, |_| true), []);
         assert_eq!(keys.next_end(), Some(Timestamp(60_100)));
         assert_eq!(keys.forget(Timestamp(60_100), 10, |_| false), [TaskId(1)]);
+    }
+
+    #[test]
+    fn only_a_calls_own_key_is_shortened() {
+        let mut keys = Keys::default();
+        keys.insert(batch("own", 1, 100, false));
+        keys.insert(batch("callers", 2, 100, true));
+        for key in ["own", "callers", "unknown"] {
+            keys.shorten(&key.into(), Timestamp(50));
+            keys.shorten(&key.into(), Timestamp(60));
+        }
+        assert_eq!(keys.forget(Timestamp(49), 10, |_| false), []);
+        assert_eq!(keys.find(&"own".into(), &[1; 32]), Lookup::Same(batch("own", 1, 50, false)));
+        assert_eq!(keys.forget(Timestamp(50), 10, |_| false), [TaskId(1)]);
+        assert_eq!(keys.find(&"own".into(), &[1; 32]), Lookup::New);
+        assert_eq!(keys.forget(Timestamp(100), 10, |_| false), [TaskId(2)]);
+        assert_eq!(keys.next_end(), None);
     }
 
     #[test]

@@ -43,6 +43,11 @@ pub const KEY_BYTES: usize = 128;
 pub const KEYS: usize = 1_000_000;
 /// How long a key of a call's own retries is remembered.
 pub const CALL_KEY_KEPT: Duration = Duration::from_secs(600);
+/// How long it is remembered once its caller has the answer to its only try. A caller tries
+/// no more then; something between that repeats calls by itself might.
+pub const ANSWERED_KEY_KEPT: Duration = Duration::from_secs(10);
+/// Keys that a submit may name as answered.
+pub const ANSWERED_KEYS: usize = 64;
 /// How long a caller's key is remembered at least.
 pub const CALLER_KEY_KEPT: Duration = Duration::from_secs(24 * 3600);
 

@@ -22,6 +22,8 @@ pub(crate) struct Batch {
     pub(crate) drafts: Vec<Draft>,
     /// The key that names the batch.
     pub(crate) key: Option<Key>,
+    /// Keys that are needed no longer: of calls that were answered.
+    pub(crate) answered: Vec<Bytes>,
     /// Bytes of all payloads.
     pub(crate) bytes: u64,
     /// How long the caller waits for the tasks to end; zero if it only wants a receipt.
@@ -71,6 +73,13 @@ impl Admission<'_> {
     pub(crate) fn parse(&self, mut request: v1::SubmitRequest) -> Result<Batch, Status> {
         // How long the caller waits is no part of what its key stands for.
         let wait = Duration::from_millis(std::mem::take(&mut request.wait_ms)).min(limits::WAIT);
+        // Nor is what it says of other calls.
+        let answered = std::mem::take(&mut request.answered_keys);
+        if answered.len() > limits::ANSWERED_KEYS {
+            let (count, most) = (answered.len(), limits::ANSWERED_KEYS);
+            let problem = format!("{count} keys; a submit names at most {most}");
+            return Err(Malformed::new("answered_keys", problem).into());
+        }
         let key = parse_key(&mut request)?;
         let count = request.tasks.len();
         if count == 0 {
@@ -99,7 +108,7 @@ impl Admission<'_> {
             drafts.push(draft);
             known = Some((task.r#type, type_id));
         }
-        Ok(Batch { drafts, key, bytes, wait })
+        Ok(Batch { drafts, key, answered, bytes, wait })
     }
 
     fn find_type(&self, name: &str, place: usize) -> Result<TypeId, Status> {

@@ -59,7 +59,7 @@ fn an_unknown_type_is_refused_once_all_workers_are_known_and_put_off_before() {
 }
 
 #[test]
-fn a_keys_digest_tells_other_tasks_and_groups_but_not_scopes_and_waits() {
+fn a_keys_digest_tells_other_tasks_and_groups_but_not_scopes_waits_and_other_keys() {
     let digest = |change: fn(&mut v1::SubmitRequest)| {
         let mut request = request(vec![task("hash", b"a")]);
         request.key = "key".into();
@@ -71,6 +71,7 @@ fn a_keys_digest_tells_other_tasks_and_groups_but_not_scopes_and_waits() {
     let plain = digest(|_| {});
     assert_eq!(plain, digest(|r| r.set_key_scope(v1::KeyScope::Caller)));
     assert_eq!(plain, digest(|r| r.wait_ms = 1_000));
+    assert_eq!(plain, digest(|r| r.answered_keys = vec!["other".into()]));
     assert_ne!(plain, digest(|r| r.group = 1));
     assert_ne!(plain, digest(|r| r.tasks[0].payload = "b".into()));
 }
@@ -88,6 +89,21 @@ fn a_wait_is_bounded_and_for_as_many_tasks_as_a_look() {
     let refused = parse(1_001, 1).unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("wait_ms"), "{refused}");
+}
+
+#[test]
+fn a_submit_names_a_bounded_number_of_answered_keys() {
+    let parse = |count| {
+        let types = types();
+        let admission = Admission { types: &types, complete: true, max_payload: 100 };
+        let request = request(vec![task("hash", b"a")]);
+        let answered_keys = vec!["key".into(); count];
+        admission.parse(v1::SubmitRequest { answered_keys, ..request })
+    };
+    assert_eq!(parse(64).unwrap().answered.len(), 64);
+    let refused = parse(65).unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("answered_keys"), "{refused}");
 }
 
 #[test]

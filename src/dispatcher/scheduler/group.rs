@@ -162,8 +162,9 @@ impl Scheduler {
             return;
         }
         self.write_notes();
-        // They ride along: forgetting a note is worth no commit of its own.
+        // They ride along: forgetting a note, or a key, is worth no commit of its own.
         self.open.group.trim.notes.append(&mut self.over_notes);
+        self.open.group.trim.keys.append(&mut self.over_keys);
         let mut open = std::mem::take(&mut self.open);
         if let Some(place) = open.trims_to {
             // Told before it is done: who reads and then finds his place still good

@@ -139,6 +139,8 @@ pub(crate) struct Scheduler {
     next_slow: Timestamp,
     /// Notes to forget with the next group.
     over_notes: Vec<u64>,
+    /// First tasks of batches whose keys are forgotten, but not yet in the store.
+    over_keys: Vec<TaskId>,
     draining: bool,
     trimming: bool,
     announced_end: Option<store::Error>,
@@ -224,6 +226,7 @@ impl Scheduler {
             next_member: 0,
             next_sweep: now,
             over_notes: Vec::new(),
+            over_keys: Vec::new(),
             draining: false,
             trimming: false,
             announced_end: None,

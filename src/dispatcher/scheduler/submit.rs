@@ -25,6 +25,10 @@ impl Scheduler {
         batch: &Batch,
         reply: oneshot::Sender<Result<Stored, Refusal>>,
     ) {
+        let answered_until = self.last_turn.plus(limits::ANSWERED_KEY_KEPT);
+        for key in &batch.answered {
+            self.keys.shorten(key, answered_until);
+        }
         let before = self.open.length();
         let stored = self.admit(batch).map(|receipt| Stored {
             tasks: if batch.wait.is_zero() { Vec::new() } else { self.look_at(receipt) },

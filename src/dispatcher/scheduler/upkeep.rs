@@ -16,8 +16,10 @@ use crate::store::{self, Store};
 const TRIM: usize = 2_000;
 /// Bytes of results read on the way, at least.
 const TRIM_BYTES: usize = 4 << 20;
-/// Keys forgotten in one turn.
+/// Keys forgotten in one turn, and those that are worth a commit of their own.
 const KEYS: usize = 1_000;
+/// Keys wait for each other so long, rather than wake the loop one by one.
+const KEYS_WAIT: Duration = Duration::from_secs(1);
 /// How often the loop looks at what has no time of its own: waiters that left, and
 /// workers that are gone.
 const SLOW: Duration = Duration::from_secs(60);
@@ -78,7 +80,7 @@ impl Scheduler {
         let may_trim = !self.trimming && self.in_flight.is_none() && self.queue.ended.count() > 0;
         let trim = may_trim.then(|| self.retention.next_by_age());
         let due = self.queue.lanes.next_due();
-        let keys = self.keys.next_end();
+        let keys = self.keys.next_end().map(|at| at.plus(KEYS_WAIT));
         let gate = self.gate.opens_at(now);
         let times = [sweep, waiters, trim, due, keys, gate, commit, room];
         times.into_iter().flatten().min().unwrap_or(now.plus(SLOW)).max(now.plus(MILLI))
@@ -96,7 +98,10 @@ impl Scheduler {
             ids.any(|id| matches!(queue.standing(id), Standing::Running | Standing::Pending(..)))
         };
         let over = self.keys.forget(now, KEYS, |batch| lives(batch.first, batch.count));
-        self.open.group.trim.keys.extend(over);
+        self.over_keys.extend(over);
+        if self.over_keys.len() >= KEYS {
+            self.open.group.trim.keys.append(&mut self.over_keys);
+        }
     }
 
     fn begin_trim(&mut self, now: Timestamp) {

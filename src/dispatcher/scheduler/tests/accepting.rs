@@ -1,11 +1,14 @@
 //! Keys and limits of a submit.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
-use super::world::{Setup, World, batch, hello, soon, task};
+use super::world::{Setup, World, batch, commit, hello, soon, submit, task};
 use crate::core::event::{Event, KeyedBatch};
 use crate::core::id::{Seq, TaskId, Timestamp};
-use crate::dispatcher::scheduler::Refusal;
+use crate::core::limits;
+use crate::dispatcher::scheduler::{Refusal, Scheduler};
 use crate::wire::v1;
 
 #[tokio::test]
@@ -72,6 +75,48 @@ async fn a_key_whose_time_has_come_is_forgotten_here_and_in_the_store() {
     let world = world.restart().await;
     let again = world.try_submit(keyed(vec![task()])).await.unwrap();
     assert_eq!((again.first, again.created), (receipt.first, None));
+}
+
+#[tokio::test]
+async fn a_key_whose_call_was_answered_is_forgotten_soon_and_a_callers_is_not() {
+    let (mut scheduler, _handle) = World::new().await.still().await;
+    let callers = v1::SubmitRequest {
+        key: "callers".into(),
+        key_scope: v1::KeyScope::Caller.into(),
+        ..batch(vec![task()])
+    };
+    let (own, answered_keys) = (keyed(vec![task()]), vec!["key".into(), "callers".into()]);
+    let next = v1::SubmitRequest { answered_keys, ..batch(vec![task()]) };
+    let is_new = async |scheduler: &mut Scheduler, request: &v1::SubmitRequest| {
+        let receiving = submit(scheduler, request.clone());
+        if !scheduler.open.is_empty() {
+            scheduler.commit();
+            commit(scheduler).await;
+        }
+        receiving.await.unwrap().unwrap().receipt.created.is_some()
+    };
+    for request in [&own, &callers, &next] {
+        assert!(is_new(&mut scheduler, request).await);
+    }
+    let told = scheduler.last_turn;
+    scheduler.last_turn = told.plus(limits::ANSWERED_KEY_KEPT - Duration::from_millis(1));
+    scheduler.upkeep();
+    assert!(!is_new(&mut scheduler, &own).await);
+
+    scheduler.last_turn = told.plus(limits::ANSWERED_KEY_KEPT);
+    scheduler.upkeep();
+    scheduler.commit();
+    assert!(scheduler.in_flight.is_none(), "a key is worth no commit of its own");
+    assert!(!is_new(&mut scheduler, &callers).await);
+    assert!(is_new(&mut scheduler, &own).await);
+    let mut stored = Vec::new();
+    let mut visit = |event| {
+        if let Event::Keyed(batch) = event {
+            stored.push((batch.key, batch.first));
+        }
+    };
+    scheduler.store.scan(&mut visit).unwrap();
+    assert_eq!(stored, [("callers".into(), TaskId(2)), ("key".into(), TaskId(4))]);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::world::{Receiving, World, at_most_once, batch, hello, soon, task};
+use super::world::{World, at_most_once, batch, commit, hello, soon, submit, task};
 use crate::core::event::Event;
 use crate::core::id::TaskId;
 use crate::core::queue::Standing;
@@ -116,17 +116,4 @@ async fn still() -> (Scheduler, Handle) {
     scheduler.commit();
     commit(&mut scheduler).await;
     (scheduler, handle)
-}
-
-fn submit(scheduler: &mut Scheduler, request: v1::SubmitRequest) -> Receiving {
-    let (reply, receiving) = oneshot::channel();
-    scheduler.submit(&super::world::parse(&scheduler.types, request), reply);
-    receiving
-}
-
-/// Waits for the commit under way.
-async fn commit(scheduler: &mut Scheduler) {
-    assert!(scheduler.in_flight.is_some(), "nothing is being committed");
-    let answer = soon("commit", scheduler.committed.recv()).await.unwrap();
-    scheduler.on_committed(answer).unwrap();
 }

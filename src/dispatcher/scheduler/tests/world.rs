@@ -508,3 +508,17 @@ pub(super) fn parse(types: &Types, request: v1::SubmitRequest) -> Batch {
 pub(super) fn batch(tasks: Vec<v1::NewTask>) -> v1::SubmitRequest {
     v1::SubmitRequest { tasks, ..v1::SubmitRequest::default() }
 }
+
+/// Submits to a loop that stands still.
+pub(super) fn submit(scheduler: &mut Scheduler, request: v1::SubmitRequest) -> Receiving {
+    let (reply, receiving) = oneshot::channel();
+    scheduler.submit(&parse(&scheduler.types, request), reply);
+    receiving
+}
+
+/// Waits for the commit under way of a loop that stands still.
+pub(super) async fn commit(scheduler: &mut Scheduler) {
+    assert!(scheduler.in_flight.is_some(), "nothing is being committed");
+    let answer = soon("commit", scheduler.committed.recv()).await.unwrap();
+    scheduler.on_committed(answer).unwrap();
+}
