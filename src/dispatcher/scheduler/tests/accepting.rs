@@ -1,7 +1,5 @@
 //! Keys and limits of a submit.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
 use super::world::{Setup, World, batch, commit, hello, soon, submit, task};
@@ -59,6 +57,7 @@ async fn the_same_key_with_other_tasks_is_refused() {
 #[tokio::test]
 async fn a_key_whose_time_has_come_is_forgotten_here_and_in_the_store() {
     let world = World::new().await;
+    world.submit(vec![task()]).await;
     let old = KeyedBatch {
         key: Bytes::from_static(b"key"),
         digest: [1; 32],
@@ -99,7 +98,7 @@ async fn a_key_whose_call_was_answered_is_forgotten_soon_and_a_callers_is_not() 
         assert!(is_new(&mut scheduler, request).await);
     }
     let told = scheduler.last_turn;
-    scheduler.last_turn = told.plus(limits::ANSWERED_KEY_KEPT - Duration::from_millis(1));
+    scheduler.last_turn = told.plus(limits::ANSWERED_KEY_KEPT / 2);
     scheduler.upkeep();
     assert!(!is_new(&mut scheduler, &own).await);
 
