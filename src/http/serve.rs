@@ -86,7 +86,9 @@ async fn connection(stream: rpc::Stream, routes: Router, guest: &Guest, shutdown
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(HEAD_BYTES)
-        .half_close(false);
+        // Who asks, says that this was all, and waits is a peer as good as any. One that has
+        // hung up is noticed when it is answered.
+        .half_close(true);
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let (call, mut routes) = (guest.begins(), routes.clone());
         async move {

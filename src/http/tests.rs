@@ -75,7 +75,35 @@ async fn shutdown_does_not_wait_for_silent_peers() {
     server.end().await;
 }
 
+#[tokio::test]
+async fn who_says_that_it_will_ask_no_more_is_still_answered() {
+    let server = Server::serving(vitals(Thoughtful));
+    let mut peer = server.peer().await;
+    peer.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    peer.shutdown().await.unwrap();
+    let mut answer = String::new();
+    timeout(LONG, peer.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer:?}");
+    server.end().await;
+}
+
 struct Role(Vec<String>);
+
+/// Thinks for as many turns as a server takes to hear all that was said.
+struct Thoughtful;
+
+impl Vitals for Thoughtful {
+    async fn lacks(&self) -> Vec<String> {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        Vec::new()
+    }
+
+    async fn metrics(&self) -> Exposition {
+        Exposition::default()
+    }
+}
 
 impl Vitals for Role {
     async fn lacks(&self) -> Vec<String> {
