@@ -8,7 +8,6 @@ use taskgrid::shutdown::Shutdown;
 use taskgrid::wire::v1;
 use taskgrid::wire::v1::name_service_client::NameServiceClient;
 use taskgrid::worker::{Config, Worker, builtin};
-use tonic::transport::Channel;
 
 const TYPES: [&str; 5] = ["reverse", "sum", "hash", "upper", "wait"];
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -62,7 +61,7 @@ async fn come_and_go(url: String) {
 
 /// Asks until so many workers serve the type.
 async fn found(
-    client: &mut NameServiceClient<Channel>,
+    client: &mut NameServiceClient<rpc::Channel>,
     name: &str,
     count: usize,
 ) -> Vec<v1::Endpoint> {

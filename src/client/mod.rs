@@ -28,7 +28,6 @@ use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tonic::transport::Channel;
 
 use crate::core::id::{TaskId, Timestamp, millis};
 use crate::core::limits;
@@ -54,7 +53,7 @@ pub use error::Error;
 pub use task::{AttemptView, Found, Task, TaskView};
 pub use watch::{Event, Events, Watch, Watching};
 
-type Connection = DispatcherClient<Channel>;
+type Connection = DispatcherClient<rpc::Channel>;
 
 /// How long a client goes on trying while the dispatcher is away, unless told
 /// otherwise: a restart with a large queue fits in.

@@ -17,7 +17,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tracing::{debug, info, warn};
 
@@ -46,7 +45,7 @@ pub struct Announcer {
 #[derive(Debug)]
 struct Link {
     url: String,
-    client: NameServiceClient<Channel>,
+    client: NameServiceClient<rpc::Channel>,
     registration: v1::Registration,
 }
 

@@ -8,7 +8,6 @@ use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tonic::Status;
-use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 
 use crate::clock::Clock;
@@ -63,7 +62,7 @@ impl SourceState {
 struct Watcher {
     source: Source,
     url: String,
-    client: NameServiceClient<Channel>,
+    client: NameServiceClient<rpc::Channel>,
     heard: mpsc::Sender<Heard>,
 }
 

@@ -15,7 +15,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::reports;
@@ -394,7 +393,7 @@ impl Links {
         Err(status.into())
     }
 
-    fn client(&self, channel: Channel) -> WorkerClient<Channel> {
+    fn client(&self, channel: rpc::Channel) -> WorkerClient<rpc::Channel> {
         let bytes = rpc::message_bytes(self.max_payload);
         WorkerClient::new(channel).max_decoding_message_size(bytes).max_encoding_message_size(bytes)
     }

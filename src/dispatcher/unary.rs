@@ -12,7 +12,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::reports;
@@ -20,6 +19,7 @@ use super::scheduler::{Gone, Handle, Message, Report, Settlement};
 use crate::core::id::{Epoch, TaskId, Token};
 use crate::core::placement::Member;
 use crate::core::task::Outcome;
+use crate::rpc;
 use crate::wire::v1;
 use crate::wire::v1::session_request::Frame;
 use crate::wire::v1::worker_client::WorkerClient;
@@ -31,7 +31,7 @@ const REFUSED: Duration = Duration::from_millis(500);
 /// The calls to one worker.
 pub(super) struct Calls {
     pub(super) handle: Handle,
-    pub(super) client: WorkerClient<Channel>,
+    pub(super) client: WorkerClient<rpc::Channel>,
     pub(super) member: Member,
     pub(super) epoch: Epoch,
     /// The names of the worker's types, in the order in which it joined with them.

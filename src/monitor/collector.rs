@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tonic::transport::Channel;
 
 use super::rates::Rates;
 use super::snapshot::{Known, Told};
@@ -85,7 +84,7 @@ pub(super) struct Collector {
     clock: Clock,
     view: watch::Receiver<Arc<View>>,
     nameservices: watch::Receiver<Vec<SourceState>>,
-    dispatcher: DispatcherClient<Channel>,
+    dispatcher: DispatcherClient<rpc::Channel>,
     readers: mpsc::Receiver<oneshot::Sender<()>>,
     rates: Rates,
     known: watch::Sender<Arc<Known>>,
@@ -97,7 +96,7 @@ impl Collector {
         clock: Clock,
         directory: &Directory,
         url: String,
-        dispatcher: Channel,
+        dispatcher: rpc::Channel,
     ) -> (Self, Handle) {
         let (sender, readers) = mpsc::channel(READERS);
         let told = Told { url, problem: "not reached yet".to_owned(), ..Told::default() };

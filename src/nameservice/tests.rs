@@ -3,7 +3,6 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::*;
@@ -236,7 +235,7 @@ impl Role {
         format!("http://{}", self.addr)
     }
 
-    fn client(&self) -> NameServiceClient<Channel> {
+    fn client(&self) -> NameServiceClient<rpc::Channel> {
         NameServiceClient::new(rpc::channel(&self.url()).unwrap())
     }
 
@@ -298,19 +297,19 @@ fn registration(worker: &str, address: &str) -> v1::Registration {
 }
 
 async fn register(
-    client: &mut NameServiceClient<Channel>,
+    client: &mut NameServiceClient<rpc::Channel>,
     registration: v1::Registration,
 ) -> Result<u64, Status> {
     let request = v1::RegisterRequest { registration: Some(registration) };
     Ok(client.register(request).await?.into_inner().ttl_ms)
 }
 
-async fn deregister(client: &mut NameServiceClient<Channel>, worker: &str) {
+async fn deregister(client: &mut NameServiceClient<rpc::Channel>, worker: &str) {
     let request = v1::DeregisterRequest { worker_id: worker.into(), incarnation: 1 };
     client.deregister(request).await.unwrap();
 }
 
-async fn lookup(client: &mut NameServiceClient<Channel>, name: &str) -> Vec<String> {
+async fn lookup(client: &mut NameServiceClient<rpc::Channel>, name: &str) -> Vec<String> {
     let request = v1::LookupRequest { r#type: name.into() };
     ids(&client.lookup(request).await.unwrap().into_inner().endpoints)
 }

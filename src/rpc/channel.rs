@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use super::serve::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
-use super::{Error, Network};
+use super::{Channel, Error, Network};
 
 /// The time a connection may take to be made: three attempts of TCP.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -14,6 +14,7 @@ mod channel;
 mod gate;
 mod incoming;
 mod network;
+mod nudge;
 mod serve;
 
 use std::io;
@@ -22,6 +23,7 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 pub use channel::{Backoff, CALL_TIMEOUT, CONNECT_TIMEOUT, channel, foreign_channel, reason};
 pub(crate) use gate::{For, Gate, Guest};
 pub use network::{Acceptor, Connecting, Network, Transport, Wire};
+pub use nudge::Channel;
 pub use serve::{Health, ServeLimits, serve};
 
 use self::network::Socket;

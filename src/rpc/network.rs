@@ -15,9 +15,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::codegen::{Service, http::Uri};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
-use super::{Error, Listen, Listener, channel};
+use super::nudge::Nudged;
+use super::{Channel, Error, Listen, Listener, channel};
 
 /// Where ports are bound and peers dialled. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -89,12 +90,12 @@ impl Network {
     }
 
     fn connect_lazily(&self, endpoint: &Endpoint) -> Channel {
-        match self {
+        Nudged::new(match self {
             Self::System => endpoint.connect_lazy(),
             Self::Other(transport) => {
                 endpoint.connect_with_connector_lazy(Dialler(Arc::clone(transport)))
             }
-        }
+        })
     }
 
     /// Whether binding a port may block its thread: names are resolved.

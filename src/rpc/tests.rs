@@ -316,7 +316,7 @@ impl Server {
         TcpStream::connect(self.addr).await.unwrap()
     }
 
-    fn health_client(&self) -> HealthClient<tonic::transport::Channel> {
+    fn health_client(&self) -> HealthClient<Channel> {
         HealthClient::new(channel(&self.addr.to_string()).unwrap())
     }
 

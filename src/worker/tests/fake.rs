@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::rpc;
@@ -54,7 +53,7 @@ impl Running {
         soon("end of the worker", &mut self.run).await.unwrap().unwrap();
     }
 
-    pub(super) fn client(&self) -> WorkerClient<Channel> {
+    pub(super) fn client(&self) -> WorkerClient<rpc::Channel> {
         WorkerClient::new(rpc::channel(&self.addr.to_string()).unwrap())
     }
 }

@@ -17,7 +17,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
-use tonic::transport::Channel;
 
 use super::crowd::pace;
 use crate::checker::count;
@@ -48,8 +47,8 @@ pub(super) enum Whom {
 /// Somebody who calls.
 enum Caller {
     Tasks(Client),
-    Unkeyed(DispatcherClient<Channel>),
-    Names(NameServiceClient<Channel>),
+    Unkeyed(DispatcherClient<rpc::Channel>),
+    Names(NameServiceClient<rpc::Channel>),
     Http(SocketAddr, Option<TcpStream>),
 }
 
