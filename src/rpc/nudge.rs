@@ -3,7 +3,7 @@
 //! hyper hands a request to the task of its connection through a channel, and a request that
 //! is put into it while that task ends stays there, until somebody looks whether the
 //! connection is still good: the next caller does (a race of several threads, as in
-//! <https://github.com/hyperium/hyper/issues/4122>; one in 130,000 lost connections here).
+//! <https://github.com/hyperium/hyper/issues/4122>; some one in 100,000 lost connections here).
 //! Where there is no next caller, the first one would wait for ever. So whoever waits long
 //! for the beginning of an answer makes another call, which costs little, and asks for
 //! nothing. A lost one then ends as any that its connection did not survive.
