@@ -31,6 +31,7 @@
 pub(super) mod pack;
 pub(super) mod run;
 
+use postcard::ser_flavors::Flavor;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -276,9 +277,29 @@ fn place(row: &[u8]) -> Result<(u8, Option<Span>, &[u8]), &'static str> {
 
 /// Appends a value.
 fn put<T: Serialize>(buffer: &mut Vec<u8>, value: &T) -> Result<(), Error> {
-    *buffer = postcard::to_extend(value, std::mem::take(buffer))
-        .map_err(|error| Error::Failed { what: format!("cannot encode a record: {error}") })?;
-    Ok(())
+    postcard::serialize_with_flavor(value, Appended(buffer))
+        .map_err(|error| Error::Failed { what: format!("cannot encode a record: {error}") })
+}
+
+/// Takes what is serialized. postcard's own for vectors takes them byte by byte.
+struct Appended<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Appended<'_> {
+    type Output = ();
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
 }
 
 /// Ends a record with its checksum.
