@@ -149,7 +149,7 @@ pub struct LeaseNote {
 pub struct KeyedBatch {
     /// The key, as the client chose it.
     pub key: Bytes,
-    /// SHA-256 of the encoded batch.
+    /// SHA-256 of the batch.
     pub digest: [u8; 32],
     /// The id of its first task; the others follow by ones.
     pub first: TaskId,

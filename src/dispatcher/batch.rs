@@ -51,7 +51,7 @@ impl Draft {
 pub(crate) struct Key {
     /// As the client chose it.
     pub(crate) text: Bytes,
-    /// SHA-256 of the encoded batch without its key.
+    /// SHA-256 of the batch without its key.
     pub(crate) digest: [u8; 32],
     /// Remembered as a caller's own key, rather than for the retries of one call.
     pub(crate) is_callers: bool,
@@ -191,16 +191,21 @@ fn parse_key(request: &mut v1::SubmitRequest) -> Result<Option<Key>, Malformed> 
     Ok(Some(Key { text: key, digest: digest(request), is_callers }))
 }
 
-/// The SHA-256 of a request's encoding, task by task: encoded as a whole a large batch would
-/// need as much memory again, fresh from the system.
+/// The SHA-256 of a request, part by part and each with its length: encoded as a whole, or
+/// task by task, it would need as much memory again, fresh from the system.
 fn digest(request: &mut v1::SubmitRequest) -> [u8; 32] {
-    let tasks = std::mem::take(&mut request.tasks);
-    let mut hasher = Sha256::new_with_prefix(request.encode_to_vec());
+    let mut tasks = std::mem::take(&mut request.tasks);
+    let mut hasher = Sha256::new_with_prefix(request.encode_length_delimited_to_vec());
     let mut encoded = Vec::new();
-    for task in &tasks {
+    for task in &mut tasks {
+        let payload = std::mem::take(&mut task.payload);
         encoded.clear();
         task.encode_length_delimited(&mut encoded).expect("a vector has room for any message");
+        prost::encode_length_delimiter(payload.len(), &mut encoded)
+            .expect("a vector has room for any length");
         hasher.update(&encoded);
+        hasher.update(&payload);
+        task.payload = payload;
     }
     request.tasks = tasks;
     hasher.finalize().into()
