@@ -3,8 +3,10 @@
 //! A lease has no end of its own: it ends with its holder's, which every report of
 //! the holder's session moves. So extending a thousand leases is one assignment.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+use rustc_hash::FxHashMap;
 
 use super::id::{TaskId, Timestamp};
 use super::task::{Holder, Lease, Progress, Spec};
@@ -16,7 +18,7 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(2);
 /// All open leases.
 #[derive(Debug, Default)]
 pub struct Leases {
-    by_task: HashMap<TaskId, Held>,
+    by_task: FxHashMap<TaskId, Held>,
     holders: BTreeMap<Holder, Holding>,
     timeouts: BTreeSet<(Timestamp, TaskId)>,
 }

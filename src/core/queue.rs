@@ -7,9 +7,8 @@
 //! holds. The queue holds no payload and no result, and keeps what was asked for
 //! only of tasks that run or have run before: the log has the rest.
 
-use std::collections::HashMap;
-
 use roaring::RoaringTreemap;
+use rustc_hash::FxHashMap;
 
 use super::ended::Ended;
 use super::event::{EndedAttempt, Event, LeaseNote, LeaseNotes, TaskEvent};
@@ -33,7 +32,7 @@ pub struct Queue {
     pub ids: Ids,
     /// Which leases stand in the log.
     pub notes: Notes,
-    waiting: HashMap<TaskId, Waiting>,
+    waiting: FxHashMap<TaskId, Waiting>,
     epochs: Vec<Epoch>,
     sequence: u64,
     next_seq: Seq,

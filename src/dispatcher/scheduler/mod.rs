@@ -31,11 +31,12 @@ mod submit;
 mod tally;
 mod upkeep;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
+use rustc_hash::FxHashMap;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -110,7 +111,7 @@ pub(crate) struct Scheduler {
     tally: Tally,
     sessions: BTreeMap<Member, Session>,
     known_workers: BTreeMap<Arc<str>, (u64, Arc<str>)>,
-    waiters: HashMap<TaskId, Vec<oneshot::Sender<Ended>>>,
+    waiters: FxHashMap<TaskId, Vec<oneshot::Sender<Ended>>>,
 
     open: Open,
     in_flight: Option<InFlight>,
@@ -206,7 +207,7 @@ impl Scheduler {
             fetching: BTreeSet::new(),
             unnoted: Unnoted::default(),
             sessions: BTreeMap::new(),
-            waiters: HashMap::new(),
+            waiters: FxHashMap::default(),
             open: Open::default(),
             in_flight: None,
             last_group: Size::default(),

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,7 @@ const OUTBOX_BYTES: usize = 64 << 20;
 
 /// See the module.
 pub(super) struct Desk {
-    pub(super) leases: BTreeMap<Token, Lease>,
+    pub(super) leases: FxHashMap<Token, Lease>,
     /// How many of them wait.
     pub(super) waiting: usize,
     /// Tasks that had their turn while the outbox was full, in order.
@@ -119,7 +120,7 @@ struct Unsaid {
 impl Desk {
     pub(super) fn new(max_result_bytes: u64) -> Self {
         Self {
-            leases: BTreeMap::new(),
+            leases: FxHashMap::default(),
             waiting: 0,
             parked: VecDeque::new(),
             session: None,
@@ -145,15 +146,25 @@ impl Desk {
     /// A session began: all that is held is told in its hello, and every outcome
     /// is sent again.
     pub(super) fn begin(&mut self, types: usize) -> Vec<v1::HeldLease> {
+        let leases = self.by_age();
         let ended = |lease: &Lease| matches!(lease.stage, Stage::Ended(_));
-        let outcomes = self.leases.iter().filter(|(_, lease)| ended(lease)).map(|(t, _)| *t);
+        let outcomes = leases.iter().filter(|(_, lease)| ended(lease)).map(|(token, _)| *token);
+        let outcomes = outcomes.collect();
+        let held = leases.into_iter().map(|(token, lease)| lease.held(token)).collect();
         self.unsaid = Unsaid {
-            outcomes: outcomes.collect(),
+            outcomes,
             progress: std::mem::take(&mut self.unsaid.progress),
             announced: vec![0; types],
             ..Unsaid::default()
         };
-        self.leases.iter().map(|(token, lease)| lease.held(*token)).collect()
+        held
+    }
+
+    /// All leases, the oldest first.
+    pub(super) fn by_age(&self) -> Vec<(Token, &Lease)> {
+        let mut leases: Vec<_> = self.leases.iter().map(|(token, lease)| (*token, lease)).collect();
+        leases.sort_unstable_by_key(|(token, _)| *token);
+        leases
     }
 
     /// The handler of a lease started.

@@ -515,11 +515,12 @@ impl State {
             let Some(desk) = self.desks.get_mut(&id) else { continue };
             desk.parked.clear();
             desk.waiting = 0;
-            let waits = |(token, lease): (&Token, &Lease)| match lease.stage {
-                Stage::Waiting => Some((*token, lease.task)),
+            let waits = |(token, lease): (Token, &Lease)| match lease.stage {
+                Stage::Waiting => Some((token, lease.task)),
                 Stage::Running(_) | Stage::Ended(_) => None,
             };
-            let waiting: Vec<(Token, TaskId)> = desk.leases.iter().filter_map(waits).collect();
+            let waiting: Vec<(Token, TaskId)> =
+                desk.by_age().into_iter().filter_map(waits).collect();
             for (token, task) in waiting {
                 desk.end(token, outcome::unstarted(task, token, v1::Release::Drain));
             }
@@ -530,13 +531,15 @@ impl State {
 
     /// Gives back what still runs.
     pub(super) fn give_up_all(&mut self, now: Instant) {
-        let runs = |(token, lease): (&Token, &Lease)| {
-            matches!(lease.stage, Stage::Running(_)).then_some(*token)
+        let runs = |(token, lease): (Token, &Lease)| {
+            matches!(lease.stage, Stage::Running(_)).then_some(token)
         };
         let running: Vec<(u64, Token)> = self
             .desks
             .iter()
-            .flat_map(|(id, desk)| desk.leases.iter().filter_map(runs).map(|token| (*id, token)))
+            .flat_map(|(id, desk)| {
+                desk.by_age().into_iter().filter_map(runs).map(|token| (*id, token))
+            })
             .collect();
         for (id, token) in running {
             self.give_up(id, token, outcome::released(v1::Release::Drain), now);
