@@ -222,7 +222,7 @@ pub(super) fn event(event: &TaskEvent, result: Option<&Bytes>, types: &Types) ->
         timestamp: time(event.at),
         result: result.filter(|_| event.change == Change::Completed).cloned(),
         error: event.change.error().to_owned(),
-        worker: attempt.map(|attempt| attempt.worker.to_string()).unwrap_or_default(),
+        worker: attempt.map(|attempt| (*attempt.worker).to_owned()).unwrap_or_default(),
         r#type: types.name(event.spec.type_id).to_owned(),
         timestamp_created: time(event.spec.created),
         ..v1::TaskEvent::default()
@@ -236,7 +236,7 @@ fn line(event: &TaskEvent) -> v1::Attempt {
     let attempt = event.attempt.as_ref();
     let mut line = v1::Attempt {
         attempt: attempt.map_or(0, |attempt| attempt.number),
-        worker: attempt.map(|attempt| attempt.worker.to_string()).unwrap_or_default(),
+        worker: attempt.map(|attempt| (*attempt.worker).to_owned()).unwrap_or_default(),
         timestamp_started: attempt.map(|attempt| time(attempt.leased)),
         timestamp_ended: Some(time(event.at)),
         error: event.change.error().to_owned(),

@@ -138,7 +138,8 @@ impl Scheduler {
             self.fleet.give_up(event.id);
         }
         self.queue.apply(&event, self.last_turn);
-        if is_end {
+        // What runs left it when it was leased.
+        if is_end && !was_running {
             self.staged.remove(event.id);
         }
         self.open.group.entries.push(Entry { event: Event::Changed(event), bytes: result });
@@ -176,6 +177,9 @@ impl Scheduler {
             });
         }
         self.last_group = Size::of(&open.group);
+        // The next one is likely to be as long.
+        self.open.group.entries.reserve(open.group.entries.len());
+        self.open.effects.reserve(open.effects.len());
         let group = Arc::new(std::mem::take(&mut open.group));
         let since = Instant::now();
         self.committer.commit(group.clone());
