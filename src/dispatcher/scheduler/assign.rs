@@ -142,7 +142,7 @@ impl Scheduler {
         let now = self.last_turn;
         let until = now.plus(self.rules.lease);
         let note = self.queue.lease(id, spec, &holder, now, until, charged);
-        let (Some(note), Some((_, payload))) = (note, self.staged.remove(id)) else {
+        let (Some(note), Some(payload)) = (note, self.staged.take(id)) else {
             self.fleet.release(member);
             return false;
         };

@@ -140,7 +140,7 @@ impl Scheduler {
         self.queue.apply(&event, self.last_turn);
         // What runs left it when it was leased.
         if is_end && !was_running {
-            self.staged.remove(event.id);
+            self.staged.take(event.id);
         }
         self.open.group.entries.push(Entry { event: Event::Changed(event), bytes: result });
     }

@@ -106,7 +106,7 @@ impl Scheduler {
                     if !was_leased {
                         self.tally.adopted(claim.spec.as_ref());
                     }
-                    self.staged.remove(claim.id);
+                    self.staged.take(claim.id);
                     self.fleet.give_up(claim.id);
                     let held = self.queue.leases.find(claim.id);
                     if held.is_some_and(|held| held.progress.runs_alone(&held.spec)) {
