@@ -9,7 +9,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -69,10 +69,11 @@ where
 /// What a handler knows of the attempt it runs. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
-    pub(super) lease: LeaseId,
-    pub(super) task_type: TypeName,
-    pub(super) cancelled: CancellationToken,
-    pub(super) listener: Arc<dyn Listener>,
+    lease: LeaseId,
+    task_type: TypeName,
+    pool: Arc<dyn Running>,
+    /// Made when it is first asked for: most handlers are over before.
+    signal: OnceLock<CancellationToken>,
 }
 
 /// Which attempt of which task.
@@ -88,13 +89,20 @@ pub(super) struct LeaseId {
     pub(super) token: Token,
 }
 
-/// Who hears what a handler says while it runs.
-pub(super) trait Listener: Send + Sync {
+/// Where handlers run, as their contexts know it.
+pub(super) trait Running: Send + Sync {
     /// How far the handler of a lease is.
     fn progress(&self, lease: LeaseId, message: String);
+
+    /// What is cancelled when the attempt is no longer wanted.
+    fn signal(&self, lease: LeaseId) -> CancellationToken;
 }
 
 impl Context {
+    pub(super) fn new(lease: LeaseId, task_type: TypeName, pool: Arc<dyn Running>) -> Self {
+        Self { lease, task_type, pool, signal: OnceLock::new() }
+    }
+
     /// The task.
     #[must_use]
     pub fn task_id(&self) -> u64 {
@@ -125,21 +133,25 @@ impl Context {
     /// run timeout ended, or the worker leaves. What the handler answers after
     /// that is not kept.
     pub async fn cancelled(&self) {
-        self.cancelled.cancelled().await;
+        self.signal().cancelled().await;
     }
 
     /// Whether the attempt is no longer wanted. For blocking handlers, which
     /// nobody can stop from outside.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.is_cancelled()
+        self.signal().is_cancelled()
     }
 
     /// Tells those who watch the task how far it is. At most 1 KiB is kept, and of
     /// several messages in a short time perhaps only the last.
     pub fn progress(&self, message: impl Into<String>) {
         let message = cut(message.into(), limits::PROGRESS_BYTES);
-        self.listener.progress(self.lease, message);
+        self.pool.progress(self.lease, message);
+    }
+
+    fn signal(&self) -> &CancellationToken {
+        self.signal.get_or_init(|| self.pool.signal(self.lease))
     }
 }
 

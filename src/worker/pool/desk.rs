@@ -10,6 +10,7 @@
 //! The ended leases are the outbox: they are kept, across sessions, until the
 //! dispatcher gave its final answer. A call of Execute has a desk of its own.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -82,8 +83,8 @@ pub(super) enum Stage {
 pub(super) struct Running {
     pub(super) type_index: usize,
     pub(super) started: Instant,
-    /// The handler's signal to stop.
-    pub(super) cancelled: CancellationToken,
+    /// The handler's signal to stop, if it asked for one.
+    pub(super) signal: Option<CancellationToken>,
     /// What stops an async handler; a blocking one cannot be stopped.
     pub(super) abort: Option<AbortHandle>,
     pub(super) timeout_ms: u64,
@@ -196,15 +197,15 @@ impl Desk {
 
     /// Forgets an outcome that had its final answer.
     pub(super) fn forget(&mut self, token: Token) -> Option<v1::Outcome> {
-        let lease = self.leases.get(&token)?;
-        let Stage::Ended(outcome) = &lease.stage else { return None };
-        self.outbox.outcomes -= 1;
-        self.outbox.bytes -= result_bytes(outcome);
-        match self.leases.remove(&token)?.stage {
-            Stage::Ended(outcome) => Some(outcome),
-            Stage::Waiting | Stage::Running(_) => None,
+        let Entry::Occupied(lease) = self.leases.entry(token) else { return None };
+        if !matches!(lease.get().stage, Stage::Ended(_)) {
+            return None;
         }
     }
+        let Stage::Ended(outcome) = lease.remove().stage else { return None };
+        self.outbox.outcomes -= 1;
+        self.outbox.bytes -= result_bytes(&outcome);
+        Some(outcome)
 
     /// All that there is to tell, as far as one message takes it; `None` when
     /// there is nothing. `prefetch` is how far ahead each type may be sent.

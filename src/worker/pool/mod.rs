@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::numbers::Numbers;
 use self::state::State;
-use super::handler::{LeaseId, Listener, Run};
+use super::handler::{LeaseId, Run, Running};
 use crate::core::id::{Epoch, TaskId, Token};
 use crate::core::task_type::TaskType;
 use crate::wire::v1;
@@ -282,8 +282,12 @@ impl Shared {
     }
 }
 
-impl Listener for Shared {
+impl Running for Shared {
     fn progress(&self, lease: LeaseId, message: String) {
         self.with(|state| state.progress(lease, message));
+    }
+
+    fn signal(&self, lease: LeaseId) -> CancellationToken {
+        self.with(|state| state.signal(lease))
     }
 }

@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use super::outcome::Answer;
 use super::state::{State, Taken};
 use super::{Pool, Shared};
-use crate::worker::handler::{Context, Listener, Run};
+use crate::worker::handler::{Context, Run};
 
 impl Pool {
     /// Ends handlers whose time is up, until the pool is stopped.
@@ -187,14 +187,8 @@ impl Shared {
     }
 
     fn context(self: &Arc<Self>, taken: Taken) -> (Context, bytes::Bytes) {
-        let listener: Arc<dyn Listener> = Arc::<Self>::clone(self);
-        let context = Context {
-            lease: taken.lease,
-            task_type: self.types[taken.type_index].task_type.name.clone(),
-            cancelled: taken.cancelled,
-            listener,
-        };
-        (context, taken.payload)
+        let task_type = self.types[taken.type_index].task_type.name.clone();
+        (Context::new(taken.lease, task_type, Arc::<Self>::clone(self)), taken.payload)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the pool knows, behind its lock: who waits, who runs, on how many slots.
 //! Decides; what must be done outside the lock it notes in [`After`].
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,7 +65,6 @@ pub(super) struct Taken {
     pub(super) lease: LeaseId,
     pub(super) type_index: usize,
     pub(super) payload: bytes::Bytes,
-    pub(super) cancelled: CancellationToken,
 }
 
 impl State {
@@ -209,12 +209,9 @@ impl State {
         let mut refused = false;
         for task in assign.tasks {
             let token = Token { epoch, sequence: task.sequence };
-            if desk.leases.contains_key(&token) {
-                continue;
-            }
+            let Entry::Vacant(place) = desk.leases.entry(token) else { continue };
             let id_of_task = TaskId(task.task_id);
-            let lease = Lease { task: id_of_task, attempt: task.attempt, stage: Stage::Waiting };
-            desk.leases.insert(token, lease);
+            place.insert(Lease { task: id_of_task, attempt: task.attempt, stage: Stage::Waiting });
             let type_index = usize::try_from(task.type_index).ok().filter(|index| *index < types);
             let release = if draining { v1::Release::Drain } else { v1::Release::Rejected };
             if let Some(type_index) = type_index.filter(|_| !draining && desk.waiting < room) {
@@ -305,13 +302,12 @@ impl State {
             self.queue.pop_front()?;
         let desk = self.desks.get_mut(&id)?;
         let lease = desk.leases.get_mut(&token)?;
-        let cancelled = CancellationToken::new();
         let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
         let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
         lease.stage = Stage::Running(Running {
             type_index,
             started: now,
-            cancelled: cancelled.clone(),
+            signal: None,
             abort: None,
             timeout_ms,
             deadline,
@@ -329,7 +325,7 @@ impl State {
         if desk.session.is_some() {
             self.ring(id);
         }
-        Some(Taken { lease, type_index, payload, cancelled })
+        Some(Taken { lease, type_index, payload })
     }
 
     pub(super) fn running(&mut self, id: u64, token: Token) -> Option<&mut Running> {
@@ -347,6 +343,19 @@ impl State {
             desk.note_progress(lease.token, message);
             self.ring(lease.desk);
         }
+    }
+
+    /// The signal to stop of a handler that asks for it, which is given already if the
+    /// handler was told to stop or its attempt was given up.
+    pub(super) fn signal(&mut self, lease: LeaseId) -> CancellationToken {
+        if let Some(running) = self.running(lease.desk, lease.token)
+            && running.stopping.is_none()
+        {
+            return running.signal.get_or_insert_default().clone();
+        }
+        let given = CancellationToken::new();
+        given.cancel();
+        given
     }
 
     // Work ends.
@@ -411,7 +420,7 @@ impl State {
             self.runners.detached += 1;
         }
         self.counts[running.type_index].end(&end);
-        self.after.signals.push(running.cancelled);
+        self.after.signals.extend(running.signal);
         let ran = now.saturating_duration_since(running.started);
         self.end(id, token, outcome::of_run(task, token, ran, end));
     }
@@ -423,14 +432,14 @@ impl State {
             return;
         }
         running.stopping = Some(why);
-        let signal = running.cancelled.clone();
+        let signal = running.signal.clone();
         let old = running.deadline.replace(now + GRACE);
         if let Some(old) = old {
             self.deadlines.remove(&(old, id, token));
         }
         self.deadlines.insert((now + GRACE, id, token));
         self.after.deadlines_moved = true;
-        self.after.signals.push(signal);
+        self.after.signals.extend(signal);
     }
 
     /// Ends what is overdue, and says when the next thing is due.
