@@ -28,6 +28,8 @@ use crate::wire::v1::dispatcher_server::{Dispatcher, DispatcherServer};
 /// When everything happens here.
 pub(crate) const CREATED: i64 = 1_764_000_000_000;
 pub(crate) const ENDED: i64 = CREATED + 12;
+/// Who runs all tasks.
+const WORKER: &str = "echo-1";
 
 /// The faults to come, and what was asked.
 #[derive(Debug, Default)]
@@ -181,7 +183,7 @@ impl Script {
             timestamp: ENDED,
             result: task.result,
             error: task.error,
-            worker: task.worker,
+            worker_index: (!task.worker.is_empty()).then_some(0),
             ..v1::TaskEvent::default()
         };
         event.set_status(status);
@@ -204,7 +206,7 @@ fn complete(task: &mut v1::Task) {
     task.result = Some([&task.payload[..], b"!"].concat().into());
     task.timestamp_completed = Some(ENDED);
     task.attempts = 1;
-    "echo-1".clone_into(&mut task.worker);
+    WORKER.clone_into(&mut task.worker);
 }
 
 fn refusal(request: &v1::SubmitRequest) -> Option<Status> {
@@ -229,9 +231,12 @@ impl Dispatcher for Service {
         &self,
         request: Request<v1::SubmitRequest>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
-        let request = request.into_inner();
+        let mut request = request.into_inner();
         let mut script = self.script.lock().unwrap();
         script.submits.push(request.clone());
+        for task in request.tasks.iter_mut().filter(|task| task.r#type.is_empty()) {
+            task.r#type.clone_from(&request.r#type);
+        }
         if let Some(status) = script.refuse.pop_front() {
             return Err(status);
         }
@@ -301,11 +306,13 @@ impl Dispatcher for Service {
                 let wanted = group == 0 || group == of;
                 let events_now = if wanted { vec![event] } else { Vec::new() };
                 let cursor = Bytes::from((at + 1).to_string());
-                let message = v1::WatchResponse { events: events_now, cursor };
+                let names = vec![WORKER.to_owned()];
+                let message = v1::WatchResponse { events: events_now, cursor, names };
                 Some((Ok(message), (at + 1, events)))
             }
         });
-        let first = v1::WatchResponse { events: Vec::new(), cursor: at.to_string().into() };
+        let cursor = at.to_string().into();
+        let first = v1::WatchResponse { cursor, ..v1::WatchResponse::default() };
         let all = stream::once(async { Ok(first) }).chain(messages.take(most));
         Ok(Response::new(all.boxed()))
     }

@@ -305,21 +305,22 @@ impl Client {
             Some(key) => (key.clone(), v1::KeyScope::Caller),
             None => (random_key(), v1::KeyScope::Call),
         };
-        let envelope = v1::SubmitRequest {
-            tasks: Vec::new(),
+        // Most batches are of one type.
+        let batch_type = tasks.first().map_or("", Task::type_name);
+        let request = v1::SubmitRequest {
+            tasks: tasks.iter().map(|task| task.to_message(batch_type)).collect(),
             key,
             key_scope: scope.into(),
             group: options.group,
             wait_ms: millis(wait),
             answered_keys: self.shared.answered.take(),
+            r#type: batch_type.to_owned(),
         };
-        check_bytes(encoded_bytes(&envelope, tasks)).map_err(|error| error.of_batch(tasks))?;
+        check_bytes(request.encoded_len()).map_err(|error| error.of_batch(tasks))?;
         let mut tries = 0;
         let call = || {
             tries += 1;
-            let tasks = tasks.iter().map(Task::to_message).collect();
-            let request = v1::SubmitRequest { tasks, ..envelope.clone() };
-            let mut calls = connection.clone();
+            let (request, mut calls) = (request.clone(), connection.clone());
             async move { calls.submit(request).await }
         };
         let answer = self.persist(call).await.map_err(|error| error.of_batch(tasks))?;
@@ -327,7 +328,7 @@ impl Client {
             return Err(miscounted(tasks.len(), answer.ids.len()));
         }
         if tries == 1 && scope == v1::KeyScope::Call {
-            self.shared.answered.add(envelope.key);
+            self.shared.answered.add(request.key);
         }
         Ok(answer)
     }
@@ -532,17 +533,6 @@ fn check_bytes(bytes: usize) -> Result<(), Error> {
         return Err(Error::too_large(&sizes));
     }
     Ok(())
-}
-
-/// The bytes of a request with these tasks, without making one.
-fn encoded_bytes(envelope: &v1::SubmitRequest, tasks: &[Task]) -> usize {
-    /// The number of the field and its kind, which stand before each task.
-    const TAG: usize = 1;
-    let task_bytes = |task: &Task| {
-        let bytes = task.encoded_bytes();
-        TAG + prost::length_delimiter_len(bytes) + bytes
-    };
-    envelope.encoded_len() + tasks.iter().map(task_bytes).sum::<usize>()
 }
 
 fn random_key() -> Bytes {

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use prost::Message as _;
 
 use super::Error;
 use crate::core::id::{TaskId, Timestamp, millis};
@@ -92,13 +91,14 @@ impl Task {
         self.message.priority
     }
 
-    pub(super) fn to_message(&self) -> v1::NewTask {
-        self.message.clone()
-    }
-
-    /// The bytes of its message.
-    pub(super) fn encoded_bytes(&self) -> usize {
-        self.message.encoded_len()
+    /// Its message in a batch of this type, which need not be named again.
+    pub(super) fn to_message(&self, batch_type: &str) -> v1::NewTask {
+        let is_same = self.type_name() == batch_type;
+        v1::NewTask {
+            r#type: if is_same { String::new() } else { self.message.r#type.clone() },
+            payload: self.message.payload.clone(),
+            ..self.message
+        }
     }
 }
 

@@ -25,6 +25,17 @@ async fn a_task_is_sent_and_its_result_requested() {
 }
 
 #[tokio::test]
+async fn a_batch_says_its_type_once() {
+    let fake = Fake::start();
+    let tasks = ["echo", "hang", "echo"].map(|name| Task::new(name, "x"));
+    fake.client().submit(&tasks, &SubmitOptions::default()).await.unwrap();
+    let request = fake.script().submits.remove(0);
+    assert_eq!(request.r#type, "echo");
+    let said: Vec<_> = request.tasks.iter().map(|task| task.r#type.as_str()).collect();
+    assert_eq!(said, ["", "hang", ""]);
+}
+
+#[tokio::test]
 async fn a_lost_answer_is_asked_for_again_under_the_same_key() {
     let fake = Fake::start();
     fake.script().lose_answers =
@@ -215,20 +226,6 @@ async fn a_batch_that_fits_no_message_is_refused_before_anything_is_sent() {
     assert_eq!(fake.script().submits, []);
 }
 
-#[test]
-fn the_bytes_of_a_batch_are_those_of_its_encoding() {
-    for size in [0, 1, 100, 127, 128, 16_000, 3 << 20] {
-        let task = Task::new("echo", vec![b'x'; size]);
-        let tasks = [task.clone(), task.clone().priority(9).delay(LONG), task.max_attempts(1)];
-        let envelope = v1::SubmitRequest { key: random_key(), group: 7, ..Default::default() };
-        let request = v1::SubmitRequest {
-            tasks: tasks.iter().map(Task::to_message).collect(),
-            ..envelope.clone()
-        };
-        assert_eq!(encoded_bytes(&envelope, &tasks), request.encoded_len());
-    }
-}
-
 #[tokio::test]
 async fn a_batch_that_the_dispatcher_finds_too_large_is_told_its_limit() {
     let fake = Fake::start();
@@ -236,7 +233,7 @@ async fn a_batch_that_the_dispatcher_finds_too_large_is_told_its_limit() {
     let tasks = vec![Task::new("echo", payload); 17];
     let error = fake.client().submit(&tasks, &SubmitOptions::default()).await.unwrap_err();
     let told = error.to_string();
-    for part in ["found 17826", "the limit is: 16842752 bytes", "fewer tasks"] {
+    for part in ["found 178259", "the limit is: 16842752 bytes", "fewer tasks"] {
         assert!(told.contains(part), "{part} is not in {told}");
     }
     assert!(matches!(error, Error::TooLarge { .. }), "{error:?}");
@@ -265,6 +262,20 @@ async fn a_watch_goes_on_from_its_cursor() {
     assert_eq!(seen, receipt.ids);
     let cursors = fake.script().watches.clone();
     assert_eq!(cursors, ["0", "2", "2", "3"].map(Bytes::from));
+}
+
+#[test]
+fn an_event_has_its_worker_by_its_place_among_the_names() {
+    let read = |worker_index| {
+        let mut event = v1::TaskEvent { worker_index, ..v1::TaskEvent::default() };
+        event.set_status(v1::Status::Completed);
+        let names = vec!["echo".to_owned(), "echo-1".to_owned()];
+        let message = v1::WatchResponse { events: vec![event], names, cursor: Bytes::new() };
+        Events::try_from(message).map(|mut told| told.events.remove(0).worker)
+    };
+    assert_eq!(&*read(Some(1)).unwrap(), "echo-1");
+    assert_eq!(&*read(None).unwrap(), "");
+    assert!(read(Some(2)).unwrap_err().to_string().contains("event.worker_index"));
 }
 
 #[tokio::test]

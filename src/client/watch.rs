@@ -1,5 +1,7 @@
 //! A stream of what happens to tasks, which outlives the connections it runs over.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::Stream;
 use tonic::{Code, Status, Streaming};
@@ -56,13 +58,29 @@ pub struct Event {
     /// The handler's error; empty if there was none.
     pub error: String,
     /// The worker of the attempt; empty if there was none.
-    pub worker: String,
+    pub worker: Arc<str>,
 }
 
-impl TryFrom<v1::TaskEvent> for Event {
+impl TryFrom<v1::WatchResponse> for Events {
     type Error = Malformed;
 
-    fn try_from(message: v1::TaskEvent) -> Result<Self, Malformed> {
+    fn try_from(message: v1::WatchResponse) -> Result<Self, Malformed> {
+        let names: Vec<Arc<str>> = message.names.into_iter().map(Arc::from).collect();
+        let events = message.events.into_iter().map(|event| Event::read(event, &names));
+        Ok(Self { events: events.collect::<Result<_, _>>()?, cursor: message.cursor })
+    }
+}
+
+impl Event {
+    /// An event of a message with these names.
+    fn read(message: v1::TaskEvent, names: &[Arc<str>]) -> Result<Self, Malformed> {
+        let worker = match message.worker_index {
+            None => Arc::default(),
+            Some(index) => {
+                let name = usize::try_from(index).ok().and_then(|place| names.get(place));
+                name.ok_or_else(|| Malformed::new("event.worker_index", "names nobody"))?.clone()
+            }
+        };
         Ok(Self {
             id: TaskId(message.id),
             status: known_status("event.status", message.status())?,
@@ -71,7 +89,7 @@ impl TryFrom<v1::TaskEvent> for Event {
             reason: wire::reason(message.reason()),
             result: message.result,
             error: message.error,
-            worker: message.worker,
+            worker,
         })
     }
 }
@@ -125,12 +143,7 @@ impl Watching {
                     if message.events.is_empty() {
                         continue;
                     }
-                    let events = message
-                        .events
-                        .into_iter()
-                        .map(Event::try_from)
-                        .collect::<Result<_, _>>()?;
-                    return Ok(Events { events, cursor: message.cursor });
+                    return Ok(message.try_into()?);
                 }
                 Err(status) => self.lost(&status).await?,
             }

@@ -1,6 +1,7 @@
 //! Tasks as their readers see them: what memory knows of them, joined with what the
 //! store has.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -214,7 +215,12 @@ pub(super) fn first<T>(found: Vec<Option<T>>) -> Option<T> {
 }
 
 /// An event as a watch tells it.
-pub(super) fn event(event: &TaskEvent, result: Option<&Bytes>, types: &Types) -> v1::TaskEvent {
+pub(super) fn event<'a>(
+    event: &'a TaskEvent,
+    result: Option<&Bytes>,
+    types: &'a Types,
+    names: &mut Names<'a>,
+) -> v1::TaskEvent {
     let attempt = event.attempt.as_ref();
     let mut told = v1::TaskEvent {
         id: event.id.0,
@@ -222,14 +228,38 @@ pub(super) fn event(event: &TaskEvent, result: Option<&Bytes>, types: &Types) ->
         timestamp: time(event.at),
         result: result.filter(|_| event.change == Change::Completed).cloned(),
         error: event.change.error().to_owned(),
-        worker: attempt.map(|attempt| (*attempt.worker).to_owned()).unwrap_or_default(),
-        r#type: types.name(event.spec.type_id).to_owned(),
+        worker_index: attempt.map(|attempt| names.index(&attempt.worker)),
+        type_index: names.index(types.name(event.spec.type_id)),
         timestamp_created: time(event.spec.created),
         ..v1::TaskEvent::default()
     };
     told.set_status(event.change.status().into());
     told.set_reason(reason(&event.change));
     told
+}
+
+/// The names of a message, each once: its events have their places.
+#[derive(Debug, Default)]
+pub(super) struct Names<'a> {
+    places: BTreeMap<&'a str, u32>,
+    list: Vec<String>,
+}
+
+impl<'a> Names<'a> {
+    /// The place of a name.
+    fn index(&mut self, name: &'a str) -> u32 {
+        let list = &mut self.list;
+        *self.places.entry(name).or_insert_with(|| {
+            list.push(name.to_owned());
+            // There are no more of them than events in a message.
+            u32::try_from(list.len() - 1).unwrap_or(u32::MAX)
+        })
+    }
+
+    /// All of them, by their places.
+    pub(super) fn into_list(self) -> Vec<String> {
+        self.list
+    }
 }
 
 fn line(event: &TaskEvent) -> v1::Attempt {

@@ -93,20 +93,25 @@ impl Admission<'_> {
             let problem = format!("{count} tasks; at most {} can be waited for", limits::IDS);
             return Err(Malformed::new("wait_ms", problem).into());
         }
+        let batch_type = std::mem::take(&mut request.r#type);
         let mut known: Option<(String, TypeId)> = None;
         let mut bytes = 0;
         let mut drafts = Vec::with_capacity(count);
         for (place, task) in request.tasks.into_iter().enumerate() {
+            let name = if task.r#type.is_empty() { &batch_type } else { &task.r#type };
             let type_id = match &known {
-                Some((name, id)) if *name == task.r#type => *id,
-                _ => self.find_type(&task.r#type, place)?,
+                Some((known, id)) if known == name => *id,
+                _ => {
+                    let id = self.find_type(name, place)?;
+                    known = Some((name.clone(), id));
+                    id
+                }
             };
             let draft = self.parse_task(&task, type_id, request.group);
             let draft = draft
                 .map_err(|m| Malformed::new(format!("tasks[{place}].{}", m.field), m.problem))?;
             bytes += u64::from(draft.spec.payload_bytes);
             drafts.push(draft);
-            known = Some((task.r#type, type_id));
         }
         Ok(Batch { drafts, key, answered, bytes, wait })
     }

@@ -35,10 +35,10 @@ use crate::discovery::View;
 use crate::rpc::{self, Backoff, Network};
 use crate::shutdown::Shutdown;
 use crate::store::{self, Store};
-use crate::wire::Malformed;
 use crate::wire::registration::worker_name;
 use crate::wire::v1::worker_client::WorkerClient;
 use crate::wire::v1::{self, session_request, session_response};
+use crate::wire::{self, Malformed};
 
 /// What every link needs.
 #[derive(Debug)]
@@ -419,7 +419,7 @@ impl Links {
             let Some(message) = message? else { return Err(Lost::Closed) };
             match message.frame {
                 Some(session_response::Frame::Report(report)) => {
-                    let report = reports::parse(report, self.max_payload)?;
+                    let report = reports::parse(report, self.epoch, self.max_payload)?;
                     self.handle.tell(Message::Report { member, report }).await?;
                 }
                 Some(session_response::Frame::Hello(_)) => {
@@ -474,7 +474,7 @@ impl Links {
             let token = lease.token.ok_or_else(|| Malformed::new("held.token", "missing"))?;
             Ok(Claim {
                 id: TaskId(lease.task_id),
-                token: token.try_into()?,
+                token: wire::heard_in_session(token, self.epoch),
                 attempt: lease.attempt,
                 started: lease.started,
                 spec,

@@ -5,20 +5,27 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::scheduler::{Report, Settlement};
-use crate::core::id::TaskId;
+use crate::core::id::{Epoch, TaskId};
 use crate::core::limits;
 use crate::core::task::{Outcome, Reason};
 use crate::wire::v1::{self, outcome::End};
 use crate::wire::{self, Malformed};
 
-/// Parses a report. A result of more than `max_result` bytes ends its attempt as a
-/// permanent failure: trying again would make it no smaller.
-pub(super) fn parse(message: v1::Report, max_result: u64) -> Result<Report, Malformed> {
-    let outcomes = message.outcomes.into_iter().map(|outcome| settlement(outcome, max_result));
-    let outcomes = outcomes.collect::<Result<_, _>>()?;
+/// Parses a report of a session of this epoch. A result of more than `max_result` bytes
+/// ends its attempt as a permanent failure: trying again would make it no smaller.
+pub(super) fn parse(
+    message: v1::Report,
+    epoch: Epoch,
+    max_result: u64,
+) -> Result<Report, Malformed> {
+    // A collection of results would begin without room.
+    let mut outcomes = Vec::with_capacity(message.outcomes.len());
+    for outcome in message.outcomes {
+        outcomes.push(settlement(outcome, epoch, max_result)?);
+    }
     let started = message.started.into_iter().map(|started| {
         let token = started.token.ok_or_else(|| Malformed::new("started.token", "missing"))?;
-        Ok((TaskId(started.task_id), token.try_into()?))
+        Ok((TaskId(started.task_id), wire::heard_in_session(token, epoch)))
     });
     let started = started.collect::<Result<_, Malformed>>()?;
     let prefetch = message.prefetch.iter();
@@ -27,7 +34,11 @@ pub(super) fn parse(message: v1::Report, max_result: u64) -> Result<Report, Malf
 }
 
 /// Parses one outcome; a result of more than `max_result` bytes is a failure.
-pub(super) fn settlement(message: v1::Outcome, max_result: u64) -> Result<Settlement, Malformed> {
+pub(super) fn settlement(
+    message: v1::Outcome,
+    epoch: Epoch,
+    max_result: u64,
+) -> Result<Settlement, Malformed> {
     let token = message.token.ok_or_else(|| Malformed::new("outcomes.token", "missing"))?;
     let most = usize::try_from(max_result).unwrap_or(usize::MAX);
     let mut result = Bytes::new();
@@ -50,7 +61,7 @@ pub(super) fn settlement(message: v1::Outcome, max_result: u64) -> Result<Settle
     };
     Ok(Settlement {
         id: TaskId(message.task_id),
-        token: token.try_into()?,
+        token: wire::heard_in_session(token, epoch),
         outcome,
         result,
         run_us: message.run_us,
@@ -81,6 +92,29 @@ fn failed(failure: v1::Failure) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::id::Token;
+
+    const EPOCH: Epoch = Epoch { boot: 3, nonce: 7 };
+
+    #[test]
+    fn a_token_without_an_epoch_is_of_the_session() {
+        let older = Epoch { boot: 2, nonce: 9 };
+        let tokens = [EPOCH, older].map(|epoch| Token { epoch, sequence: 5 });
+        let said = tokens.map(|token| wire::said_in_session(token, EPOCH));
+        assert_eq!(said.map(|token| token.epoch), [None, Some(older.into())]);
+        let outcome = |token| v1::Outcome {
+            token: Some(token),
+            end: Some(End::Completed(Bytes::new())),
+            ..v1::Outcome::default()
+        };
+        let started = said.map(|token| v1::Started { task_id: 4, token: Some(token) });
+        let outcomes = said.map(outcome).into();
+        let report = v1::Report { outcomes, started: started.into(), ..v1::Report::default() };
+        let report = parse(report, EPOCH, 10).unwrap();
+        let settled: Vec<_> = report.outcomes.iter().map(|settled| settled.token).collect();
+        assert_eq!(settled, tokens);
+        assert_eq!(report.started, tokens.map(|token| (TaskId(4), token)));
+    }
 
     #[test]
     fn a_result_over_the_limit_is_a_permanent_failure() {
@@ -91,7 +125,7 @@ mod tests {
             end: Some(End::Completed(vec![b'x'; bytes].into())),
         };
         let outcomes = vec![outcome(10), outcome(11)];
-        let report = parse(v1::Report { outcomes, ..v1::Report::default() }, 10).unwrap();
+        let report = parse(v1::Report { outcomes, ..v1::Report::default() }, EPOCH, 10).unwrap();
         assert_eq!(report.outcomes[0].outcome, Outcome::Completed);
         assert_eq!(report.outcomes[0].result.len(), 10);
         let Outcome::Failed { reason, message, .. } = &report.outcomes[1].outcome else {
@@ -115,7 +149,8 @@ mod tests {
         };
         let prefetch = vec![v1::Prefetch { type_index: 3, tasks: u32::MAX }];
         let outcomes = vec![outcome];
-        let report = parse(v1::Report { outcomes, prefetch, ..v1::Report::default() }, 10).unwrap();
+        let report =
+            parse(v1::Report { outcomes, prefetch, ..v1::Report::default() }, EPOCH, 10).unwrap();
         assert_eq!(report.prefetch, [(3, limits::PREFETCH)]);
         let Outcome::Failed { reason, message, retry_after } = &report.outcomes[0].outcome else {
             panic!("{:?}", report.outcomes[0].outcome)

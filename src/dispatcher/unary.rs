@@ -20,9 +20,9 @@ use crate::core::id::{Epoch, TaskId, Token};
 use crate::core::placement::Member;
 use crate::core::task::Outcome;
 use crate::rpc;
-use crate::wire::v1;
 use crate::wire::v1::session_request::Frame;
 use crate::wire::v1::worker_client::WorkerClient;
+use crate::wire::{self, v1};
 
 /// How long a worker that takes no task is left alone before the next one is sent:
 /// the loop would send it again at once.
@@ -104,9 +104,8 @@ impl Calls {
             Frame::Cancel(cancel) => {
                 let mut outcomes = Vec::new();
                 for message in cancel.tokens {
-                    let token = Token::try_from(message).ok();
-                    let call = token.and_then(|token| Some((token, open.remove(&token)?)));
-                    if let Some((token, (id, call))) = call {
+                    let token = wire::heard_in_session(message, self.epoch);
+                    if let Some((id, call)) = open.remove(&token) {
                         // Dropping the call tells the worker to stop.
                         call.abort();
                         outcomes.push(released(id, token));
@@ -158,7 +157,9 @@ impl Calls {
                     token: Some(token.into()),
                     ..outcome
                 });
-                match outcome.map(|outcome| reports::settlement(outcome, self.max_result)) {
+                match outcome
+                    .map(|outcome| reports::settlement(outcome, self.epoch, self.max_result))
+                {
                     Some(Ok(settlement)) => (settlement, None),
                     Some(Err(_)) | None => (lost(id, token), None),
                 }

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tonic::Status;
 
 pub(super) use self::line::{Line, MESSAGES, Messages, line};
-use super::answers;
+use super::answers::{self, Names};
 use super::scheduler::Handle;
 use crate::core::event::{Event, TaskEvent};
 use crate::core::id::{Seq, TaskId};
@@ -28,6 +28,8 @@ use crate::wire::{Malformed, v1};
 
 /// Events read from the store at once.
 const PAGE: usize = 500;
+/// How many small events are in a message.
+const SMALL_EVENTS: usize = line::BYTES / size_of::<v1::TaskEvent>();
 /// How long a group of events is kept for a slow reader. Afterwards it is read from the
 /// store, when there is room for it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -92,8 +94,8 @@ impl Watcher {
         let mut committed = self.handle.committed();
         let mut behind = true;
         // Told at once, so that a watch from now has a cursor to go on from.
-        let hello =
-            v1::WatchResponse { events: Vec::new(), cursor: self.cursors.encode(self.place) };
+        let cursor = self.cursors.encode(self.place);
+        let hello = v1::WatchResponse { cursor, ..v1::WatchResponse::default() };
         if !line.send(hello).await {
             return;
         }
@@ -179,7 +181,10 @@ impl Watcher {
         events: &mut impl Iterator<Item = (&'a TaskEvent, &'a Bytes)>,
     ) -> Option<v1::WatchResponse> {
         let types = self.handle.types();
-        let (mut told, mut bytes) = (Vec::new(), 0);
+        let mut names = Names::default();
+        // They come by the group: most have room from the beginning.
+        let most = events.size_hint().1.unwrap_or_default().min(SMALL_EVENTS);
+        let (mut told, mut bytes) = (Vec::with_capacity(most), 0);
         for (event, result) in events {
             if event.seq <= self.place {
                 continue;
@@ -187,7 +192,7 @@ impl Watcher {
             self.place = event.seq;
             if self.wants(event) {
                 let result = (!self.request.omit_results).then_some(result);
-                let event = answers::event(event, result, &types);
+                let event = answers::event(event, result, &types, &mut names);
                 bytes += line::held(&event);
                 told.push(event);
             }
@@ -196,7 +201,8 @@ impl Watcher {
             }
         }
         let cursor = self.cursors.encode(self.place);
-        (!told.is_empty()).then(|| v1::WatchResponse { events: told, cursor })
+        let names = names.into_list();
+        (!told.is_empty()).then(|| v1::WatchResponse { events: told, cursor, names })
     }
 
     fn wants(&self, event: &TaskEvent) -> bool {

@@ -123,6 +123,19 @@ impl From<Token> for v1::Token {
     }
 }
 
+/// A token as it is said within a session of this epoch, which most tokens are of.
+#[must_use]
+pub fn said_in_session(token: Token, epoch: Epoch) -> v1::Token {
+    let other = (token.epoch != epoch).then(|| token.epoch.into());
+    v1::Token { epoch: other, sequence: token.sequence }
+}
+
+/// A token as it was said within a session of this epoch.
+#[must_use]
+pub fn heard_in_session(message: v1::Token, epoch: Epoch) -> Token {
+    Token { epoch: message.epoch.map_or(epoch, Into::into), sequence: message.sequence }
+}
+
 impl TryFrom<v1::Token> for Token {
     type Error = Malformed;
 

@@ -18,9 +18,9 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::pool::{Attached, Caller, Pool, Refusal};
-use crate::core::id::Token;
+use crate::core::id::{Epoch, Token};
 use crate::core::limits;
-use crate::wire::{Malformed, v1};
+use crate::wire::{self, Malformed, v1};
 
 /// How long a dispatcher may take to say hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -82,6 +82,8 @@ impl From<Refusal> for Status {
 pub(super) struct Session {
     pool: Pool,
     attached: Attached,
+    /// Of all tokens that name no other.
+    epoch: Epoch,
     /// The longest silence towards the dispatcher.
     extend_every: Duration,
 }
@@ -89,8 +91,9 @@ pub(super) struct Session {
 impl Session {
     /// Begins the session of this hello: an older one of the same dispatcher ends.
     pub(super) fn begin(pool: Pool, hello: Hello) -> Result<Self, Refusal> {
+        let epoch = hello.caller.epoch;
         let attached = pool.attach(hello.caller)?;
-        Ok(Self { pool, attached, extend_every: hello.lease / 3 })
+        Ok(Self { pool, attached, epoch, extend_every: hello.lease / 3 })
     }
 
     /// What this worker held when the session began, and whether it is leaving.
@@ -154,13 +157,31 @@ impl Session {
             Frame::Hello(_) => return Err(Malformed::new("frame", "a second hello")),
             Frame::Assign(assign) => self.pool.assign(desk, serial, assign),
             Frame::Settled(settled) => {
-                let tokens = settled.answers.into_iter().filter_map(answered);
+                let tokens = settled.answers.into_iter().filter_map(|answer| self.answered(answer));
                 self.pool.settled(desk, serial, tokens);
             }
-            Frame::Recall(recall) => self.pool.recall(desk, serial, &tokens(recall.tokens)),
-            Frame::Cancel(cancel) => self.pool.cancel(desk, serial, &tokens(cancel.tokens)),
+            Frame::Recall(recall) => self.pool.recall(desk, serial, &self.tokens(recall.tokens)),
+            Frame::Cancel(cancel) => self.pool.cancel(desk, serial, &self.tokens(cancel.tokens)),
         }
         Ok(())
+    }
+
+    /// The lease whose outcome had its final answer, whatever the answer.
+    fn answered(&self, answer: v1::OutcomeAnswer) -> Option<Token> {
+        let verdict = answer.answer();
+        let token = wire::heard_in_session(answer.token?, self.epoch);
+        match verdict {
+            v1::Answer::Accepted | v1::Answer::Duplicate => Some(token),
+            v1::Answer::Fenced | v1::Answer::Unknown => {
+                tracing::debug!(%token, ?verdict, "an outcome came too late");
+                Some(token)
+            }
+            v1::Answer::Unspecified => None,
+        }
+    }
+
+    fn tokens(&self, messages: Vec<v1::Token>) -> BTreeSet<Token> {
+        messages.into_iter().map(|token| wire::heard_in_session(token, self.epoch)).collect()
     }
 }
 
@@ -168,23 +189,4 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.pool.detach(self.attached.desk, self.attached.serial);
     }
-}
-
-/// The lease whose outcome had its final answer, whatever the answer.
-fn answered(answer: v1::OutcomeAnswer) -> Option<Token> {
-    let verdict = answer.answer();
-    let token = Token::try_from(answer.token?).ok()?;
-    match verdict {
-        v1::Answer::Accepted | v1::Answer::Duplicate => Some(token),
-        v1::Answer::Fenced | v1::Answer::Unknown => {
-            tracing::debug!(%token, ?verdict, "an outcome came too late");
-            Some(token)
-        }
-        v1::Answer::Unspecified => None,
-    }
-}
-
-/// Those that are well-formed; no other can name a lease.
-fn tokens(messages: Vec<v1::Token>) -> BTreeSet<Token> {
-    messages.into_iter().filter_map(|token| Token::try_from(token).ok()).collect()
 }

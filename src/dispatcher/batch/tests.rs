@@ -18,6 +18,24 @@ fn a_task_that_names_nothing_gets_the_defaults() {
 }
 
 #[test]
+fn tasks_that_name_no_type_are_of_the_batchs() {
+    let types = types();
+    let admission = Admission { types: &types, complete: true, max_payload: 100 };
+    let parse = |batch_type: &str| {
+        let tasks = ["", "hash", "", "upper", ""].map(|name| task(name, b"text"));
+        let request = v1::SubmitRequest { r#type: batch_type.into(), ..request(tasks.into()) };
+        admission.parse(request)
+    };
+    let drafts = parse("upper").unwrap().drafts;
+    let types: Vec<_> = drafts.iter().map(|draft| draft.spec.type_id).collect();
+    assert_eq!(types, [1, 0, 1, 1, 1].map(TypeId));
+    let refused = parse("hsah").unwrap_err();
+    assert!(refused.message().starts_with("tasks[0].type"), "{refused}");
+    assert!(refused.message().contains("did you mean \"hash\""), "{refused}");
+    assert_eq!(parse("").unwrap_err().code(), Code::NotFound);
+}
+
+#[test]
 fn a_delay_counts_from_the_acceptance() {
     let mut delayed = task("hash", b"");
     delayed.delay_ms = 500;
@@ -74,6 +92,7 @@ fn a_keys_digest_tells_other_tasks_and_groups_but_not_scopes_waits_and_other_key
     assert_eq!(plain, digest(|r| r.answered_keys = vec!["other".into()]));
     assert_ne!(plain, digest(|r| r.group = 1));
     assert_ne!(plain, digest(|r| r.tasks[0].payload = "b".into()));
+    assert_ne!(plain, digest(|r| r.r#type = "hash".into()));
 }
 
 #[test]

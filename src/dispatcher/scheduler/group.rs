@@ -15,7 +15,7 @@ use crate::core::placement::Member;
 use crate::core::task::{Change, Outcome, Reason};
 use crate::store::committer::Answer;
 use crate::store::{self, Group};
-use crate::wire::v1;
+use crate::wire::{self, v1};
 
 /// Payloads and results of a group beyond this are not kept for watchers: they read
 /// results from the store, so that a slow watcher holds no memory.
@@ -258,7 +258,8 @@ impl Scheduler {
             Effect::Answer(member, token, answer) => self.answer(member, token, answer),
             Effect::Judge(member, token, place) => self.judge(member, token, place),
             Effect::Stop(member, token) => {
-                self.outgoing.entry(member).or_default().cancel.push(token.into());
+                let told = self.told(token);
+                self.outgoing.entry(member).or_default().cancel.push(told);
             }
         }
     }
@@ -283,9 +284,16 @@ impl Scheduler {
     }
 
     pub(super) fn answer(&mut self, member: Member, token: Token, answer: v1::Answer) {
-        let mut message = v1::OutcomeAnswer { token: Some(token.into()), ..Default::default() };
+        let token = Some(self.told(token));
+        let mut message = v1::OutcomeAnswer { token, ..Default::default() };
         message.set_answer(answer);
         self.outgoing.entry(member).or_default().settled.push(message);
+    }
+
+    /// A token as workers are told of it: all sessions are of this boot.
+    fn told(&self, token: Token) -> v1::Token {
+        let epoch = self.queue.epoch();
+        epoch.map_or_else(|| token.into(), |epoch| wire::said_in_session(token, epoch))
     }
 
     /// Looks the ending of a task up, to tell a repeated outcome from a late one.

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use futures_util::Stream;
-use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Status;
 
@@ -38,8 +38,8 @@ struct Waiting {
 
 /// Bytes that an event takes while it waits.
 pub(super) fn held(event: &TaskEvent) -> usize {
-    // Small ones take more room than they have on the wire.
-    size_of::<TaskEvent>() + event.encoded_len()
+    let result = event.result.as_ref().map_or(0, Bytes::len);
+    size_of::<TaskEvent>() + result + event.error.len()
 }
 
 /// A line of at most so many messages.
@@ -52,7 +52,8 @@ pub(in crate::dispatcher) fn line(messages: usize) -> (Line, Messages) {
 impl Line {
     /// Adds a message once there is room; tells whether the reader is still there.
     pub(super) async fn send(&self, message: WatchResponse) -> bool {
-        let bytes: usize = message.events.iter().map(held).sum();
+        let names: usize = message.names.iter().map(String::len).sum();
+        let bytes = message.events.iter().map(held).sum::<usize>() + names;
         let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(kib.clamp(1, KIB));
         let room = tokio::select! {
@@ -93,7 +94,6 @@ impl Stream for Messages {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use futures_util::{FutureExt as _, StreamExt as _};
 
     use super::*;

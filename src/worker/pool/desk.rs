@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::Waiting;
 use crate::core::id::{Epoch, TaskId, Token};
 use crate::core::limits;
-use crate::wire::v1;
+use crate::wire::{self, v1};
 use crate::worker::prefetch;
 
 /// Outcomes of one report: about 300 KB when they are small.
@@ -76,6 +76,7 @@ pub(super) struct Lease {
 pub(super) enum Stage {
     Waiting,
     Running(Running),
+    /// With its outcome, whose token is added where it is told.
     Ended(v1::Outcome),
 }
 
@@ -201,27 +202,29 @@ impl Desk {
         if !matches!(lease.get().stage, Stage::Ended(_)) {
             return None;
         }
-    }
         let Stage::Ended(outcome) = lease.remove().stage else { return None };
         self.outbox.outcomes -= 1;
         self.outbox.bytes -= result_bytes(&outcome);
         Some(outcome)
+    }
 
-    /// All that there is to tell, as far as one message takes it; `None` when
-    /// there is nothing. `prefetch` is how far ahead each type may be sent.
+    /// All that there is to tell the session, as far as one message takes it; `None`
+    /// when there is nothing. `prefetch` is how far ahead each type may be sent.
     pub(super) fn report(&mut self, prefetch: impl Iterator<Item = u32>) -> Option<v1::Report> {
+        let epoch = self.session.as_ref()?.epoch;
         self.rung = false;
-        let outcomes = self.next_outcomes();
+        let outcomes = self.next_outcomes(epoch);
         let leases = &self.leases;
+        let said = |token| Some(wire::said_in_session(token, epoch));
         let runs = |token: Token| {
             let lease = leases.get(&token)?;
-            let started = v1::Started { task_id: lease.task.0, token: Some(token.into()) };
+            let started = v1::Started { task_id: lease.task.0, token: said(token) };
             matches!(lease.stage, Stage::Running(_)).then_some(started)
         };
         let started = self.unsaid.starts.drain(..).filter_map(runs).collect();
         let progress = std::mem::take(&mut self.unsaid.progress)
             .into_iter()
-            .map(|(token, message)| v1::Progress { token: Some(token.into()), message })
+            .map(|(token, message)| v1::Progress { token: said(token), message })
             .collect();
         let report = v1::Report {
             outcomes,
@@ -233,7 +236,7 @@ impl Desk {
         (report != v1::Report::default()).then_some(report)
     }
 
-    fn next_outcomes(&mut self) -> Vec<v1::Outcome> {
+    fn next_outcomes(&mut self, epoch: Epoch) -> Vec<v1::Outcome> {
         let mut outcomes = Vec::with_capacity(self.unsaid.outcomes.len().min(REPORT_OUTCOMES));
         let mut bytes = 0;
         while outcomes.len() < REPORT_OUTCOMES && bytes < limits::ANSWER_BYTES {
@@ -247,7 +250,8 @@ impl Desk {
                 break;
             }
             bytes += next;
-            outcomes.push(outcome.clone());
+            let token = Some(wire::said_in_session(token, epoch));
+            outcomes.push(v1::Outcome { token, ..outcome.clone() });
         }
         outcomes
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::desk::Stopping;
-use crate::core::id::{TaskId, Token, millis};
+use crate::core::id::{TaskId, millis};
 use crate::core::limits;
 use crate::wire::v1;
 use crate::worker::handler::{Failure, cut};
@@ -19,21 +19,16 @@ pub(super) enum Answer {
 }
 
 /// The outcome of an attempt whose handler ran.
-pub(super) fn of_run(
-    task: TaskId,
-    token: Token,
-    ran: Duration,
-    end: v1::outcome::End,
-) -> v1::Outcome {
+pub(super) fn of_run(task: TaskId, ran: Duration, end: v1::outcome::End) -> v1::Outcome {
     // At least 1: 0 says that the handler did not start.
     let run_us = u64::try_from(ran.as_micros()).unwrap_or(u64::MAX).max(1);
-    v1::Outcome { task_id: task.0, token: Some(token.into()), run_us, end: Some(end) }
+    v1::Outcome { task_id: task.0, token: None, run_us, end: Some(end) }
 }
 
 /// The outcome of a lease whose handler never started.
-pub(super) fn unstarted(task: TaskId, token: Token, release: v1::Release) -> v1::Outcome {
+pub(super) fn unstarted(task: TaskId, release: v1::Release) -> v1::Outcome {
     let end = Some(released(release));
-    v1::Outcome { task_id: task.0, token: Some(token.into()), run_us: 0, end }
+    v1::Outcome { task_id: task.0, token: None, run_us: 0, end }
 }
 
 pub(super) fn released(release: v1::Release) -> v1::outcome::End {

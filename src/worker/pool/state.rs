@@ -221,7 +221,7 @@ impl State {
                 self.queue.push_back(waiting);
             } else {
                 refused = true;
-                desk.end(token, outcome::unstarted(id_of_task, token, release));
+                desk.end(token, outcome::unstarted(id_of_task, release));
             }
         }
         if refused {
@@ -253,7 +253,7 @@ impl State {
         desk.rung = false;
         let outcome = desk.forget(token)?;
         self.close_desk(id);
-        Some(outcome)
+        Some(v1::Outcome { token: Some(token.into()), ..outcome })
     }
 
     /// Nobody waits for the outcome of a call any more.
@@ -374,7 +374,7 @@ impl State {
             outcome::by_itself(answer, max)
         };
         self.counts[running.type_index].end(&end);
-        self.end(desk, token, outcome::of_run(task, token, ran, end));
+        self.end(desk, token, outcome::of_run(task, ran, end));
         true
     }
 
@@ -422,7 +422,7 @@ impl State {
         self.counts[running.type_index].end(&end);
         self.after.signals.extend(running.signal);
         let ran = now.saturating_duration_since(running.started);
-        self.end(id, token, outcome::of_run(task, token, ran, end));
+        self.end(id, token, outcome::of_run(task, ran, end));
     }
 
     /// Tells a running handler to stop, with a grace.
@@ -482,7 +482,7 @@ impl State {
             let Some(lease) = desk.leases.get(token) else { continue };
             if matches!(lease.stage, Stage::Waiting) {
                 desk.waiting -= 1;
-                desk.end(*token, outcome::unstarted(lease.task, *token, release));
+                desk.end(*token, outcome::unstarted(lease.task, release));
             }
         }
         self.queue.retain(stays);
@@ -531,7 +531,7 @@ impl State {
             let waiting: Vec<(Token, TaskId)> =
                 desk.by_age().into_iter().filter_map(waits).collect();
             for (token, task) in waiting {
-                desk.end(token, outcome::unstarted(task, token, v1::Release::Drain));
+                desk.end(token, outcome::unstarted(task, v1::Release::Drain));
             }
             desk.note_draining();
             self.ring(id);

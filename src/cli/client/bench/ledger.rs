@@ -249,7 +249,7 @@ mod tests {
             result: Some(result.into()),
             reason: None,
             error: String::new(),
-            worker: String::new(),
+            worker: "".into(),
         }
     }
 

@@ -408,7 +408,7 @@ fn end_of(task: TaskView) -> Event {
         result: task.result,
         reason: task.reason,
         error: if task.status == Status::Completed { String::new() } else { task.error },
-        worker: task.worker,
+        worker: task.worker.into(),
     }
 }
 

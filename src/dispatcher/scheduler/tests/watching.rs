@@ -28,6 +28,35 @@ async fn a_watch_tells_each_event_once_in_order() {
 }
 
 #[tokio::test]
+async fn a_message_has_each_name_once_and_its_events_their_places() {
+    let world = World::new().await;
+    let mut one = world.join(hello("one", 1)).await;
+    let mut other = world.join(hello("other", 1)).await;
+    world.submit(vec![task(); 2]).await;
+    let assignments = [one.assignment().await, other.assignment().await];
+    let waits = v1::NewTask { delay_ms: 60_000, ..task() };
+    let cancelled = world.submit(vec![waits]).await;
+    for (worker, assignment) in [&mut one, &mut other].into_iter().zip(&assignments) {
+        worker.complete(assignment).await;
+        worker.answer().await;
+    }
+    world.cancel(cancelled).await;
+    let mut watch = watch(&world, Some(Seq(0)), 16).await;
+    let message = soon("message", watch.messages.next()).await.unwrap().unwrap();
+    let name = |index: u32| message.names[usize::try_from(index).unwrap()].as_str();
+    let events = message.events.iter();
+    let told: Vec<_> = events
+        .map(|event| (event.id, name(event.type_index), event.worker_index.map(name)))
+        .collect();
+    let ids = assignments.map(|assignment| assignment.task_id);
+    assert_eq!(
+        told,
+        [(ids[0], "hash", Some("one")), (ids[1], "hash", Some("other")), (cancelled, "hash", None)]
+    );
+    assert_eq!(message.names.len(), 3);
+}
+
+#[tokio::test]
 async fn a_watch_from_now_misses_nothing_that_becomes_durable_after_it() {
     let world = World::new().await;
     let mut worker = world.join(hello("w", 4)).await;

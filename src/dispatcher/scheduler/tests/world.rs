@@ -28,7 +28,8 @@ use crate::dispatcher::scheduler::{
 use crate::dispatcher::types::{Known, Types};
 use crate::shutdown::Shutdown;
 use crate::store::{self, Group, Memory, Store as _, StoredEvent};
-use crate::wire::v1::{self, session_request::Frame};
+use crate::wire::v1::session_request::Frame;
+use crate::wire::{self, v1};
 
 /// Long enough for the slowest machine; nothing waits for it unless it fails.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -469,11 +470,12 @@ impl Fake {
             Frame::Assign(assign) => self.assigned.extend(assign.tasks),
             Frame::Settled(settled) => self.answers.extend(settled.answers.into_iter().map(|a| {
                 let answer = a.answer();
-                (a.token.unwrap().try_into().unwrap(), answer)
+                (wire::heard_in_session(a.token.unwrap(), self.epoch), answer)
             })),
             Frame::Cancel(cancel) => {
                 let tokens = cancel.tokens.into_iter();
-                self.cancelled.extend(tokens.map(|token| Token::try_from(token).unwrap()));
+                let heard = |token| wire::heard_in_session(token, self.epoch);
+                self.cancelled.extend(tokens.map(heard));
             }
             frame @ (Frame::Hello(_) | Frame::Recall(_)) => panic!("unexpected {frame:?}"),
         }
