@@ -76,6 +76,55 @@ async fn a_cancelled_handler_that_does_not_stop_loses_its_slot() {
 }
 
 #[tokio::test]
+async fn a_handler_that_asks_only_after_it_was_told_to_stop_hears_so() {
+    let gate = Arc::new(Semaphore::new(0));
+    let (says, mut said) = tokio::sync::mpsc::unbounded_channel();
+    let at_gate = Arc::clone(&gate);
+    let builder = Worker::builder()
+        .handle("late", move |context: Context, _: Bytes| {
+            let (gate, says) = (Arc::clone(&at_gate), says.clone());
+            async move {
+                gate.acquire().await?.forget();
+                context.cancelled().await;
+                says.send(context.clone().is_cancelled())?;
+                Ok(Bytes::new())
+            }
+        })
+        .handle("quick", async |_: Context, payload| Ok(payload));
+    let worker = worker(builder, 2).await;
+    let mut session = Session::open(&worker, 1).await;
+    session.assign(vec![task(1, "")]).await;
+    session.started(&[1]).await;
+    session.cancel(&[1]).await;
+    // Behind the cancel.
+    session.assign(vec![v1::Assignment { type_index: 1, ..task(2, "x") }]).await;
+    assert_eq!(session.end_of(2).await, completed("x"));
+    gate.add_permits(1);
+    assert_eq!(session.end_of(1).await, released(v1::Release::Cancelled));
+    assert_eq!(said.recv().await, Some(true));
+}
+
+#[tokio::test]
+async fn a_handler_that_was_given_up_hears_that_it_is_wanted_no_more() {
+    let (release, held) = mpsc::channel::<()>();
+    let (says, mut said) = tokio::sync::mpsc::unbounded_channel();
+    let held = Mutex::new(held);
+    let builder = Worker::builder().handle_blocking("held", move |context, payload| {
+        assert!(held.lock().unwrap().recv().is_err(), "nothing is ever sent");
+        says.send(context.is_cancelled())?;
+        Ok(payload)
+    });
+    let worker = worker(builder, 1).await;
+    let mut session = Session::open(&worker, 1).await;
+    session.assign(vec![task(1, "")]).await;
+    session.started(&[1]).await;
+    session.cancel(&[1]).await;
+    assert_eq!(session.end_of(1).await, released(v1::Release::Cancelled));
+    drop(release);
+    assert_eq!(said.recv().await, Some(true));
+}
+
+#[tokio::test]
 async fn a_run_timeout_ends_the_attempt_of_either_flavour() {
     let gate = Arc::new(Semaphore::new(0));
     let (release, builder) = stubborn();
