@@ -281,14 +281,18 @@ fn put<T: Serialize>(buffer: &mut Vec<u8>, value: &T) -> Result<(), Error> {
         .map_err(|error| Error::Failed { what: format!("cannot encode a record: {error}") })
 }
 
-/// Takes what is serialized. postcard's own for vectors takes them byte by byte.
+/// Takes what is serialized. postcard's own for vectors takes them byte by byte; here single
+/// bytes, which most numbers are, are not worth a copy's call.
 struct Appended<'a>(&'a mut Vec<u8>);
 
 impl Flavor for Appended<'_> {
     type Output = ();
 
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(bytes);
+        match bytes {
+            [byte] => self.0.push(*byte),
+            _ => self.0.extend_from_slice(bytes),
+        }
         Ok(())
     }
 

@@ -10,7 +10,8 @@ use super::group::Effect;
 use super::space::Space;
 use super::{Message, Scheduler};
 use crate::core::event::{Event, LeaseNote, LeaseNotes};
-use crate::core::id::{TaskId, Timestamp};
+use crate::core::id::{TaskId, Timestamp, Token};
+use crate::core::leases::Held;
 use crate::core::placement::Need;
 use crate::core::queue::Standing;
 use crate::core::task::{Holder, Spec};
@@ -64,9 +65,9 @@ impl Gate {
 #[derive(Debug, Default)]
 pub(super) struct Unnoted {
     /// Given since the last group: most of them will have ended before the next.
-    fresh: Vec<(Holder, LeaseNote)>,
+    fresh: Vec<(TaskId, Token)>,
     /// Given before it.
-    aging: Vec<(Holder, LeaseNote)>,
+    aging: Vec<(TaskId, Token)>,
 }
 
 impl Scheduler {
@@ -135,30 +136,29 @@ impl Scheduler {
         };
         let Some(member) = self.fleet.place(spec.type_id, need) else { return false };
         let Some(session) = self.sessions.get(&member) else { return false };
-        let holder = session.holder.clone();
         let type_index = session.type_index(spec.type_id);
         let is_cautious = id < self.inherited_below && self.last_turn < self.cautious_until;
         let charged = need != Need::Any || is_cautious;
         let now = self.last_turn;
         let until = now.plus(self.rules.lease);
-        let note = self.queue.lease(id, spec, &holder, now, until, charged);
+        let note = self.queue.lease(id, spec, &session.holder, now, until, charged);
+        let noted_for = charged.then(|| session.holder.clone());
         let (Some(note), Some(payload)) = (note, self.staged.take(id)) else {
             self.fleet.release(member);
             return false;
         };
         self.tally.leased(spec.type_id);
         let assignment = assignment(&note, type_index, payload, spec.timeout_ms);
-        if charged {
-            self.write_note(&holder, vec![note]);
-        } else {
-            self.unnoted.fresh.push((holder, note));
+        match noted_for {
+            Some(holder) => self.write_note(holder, vec![note]),
+            None => self.unnoted.fresh.push((id, note.token)),
         }
         // Behind one that waits, so that a worker gets its tasks in their order.
         let waits =
             charged || !self.queue.ids.is_synced(id) || self.held_back.contains_key(&member);
         if waits {
             *self.held_back.entry(member).or_default() += 1;
-            self.after_commit(Effect::Push(member, note.token, assignment));
+            self.after_commit(Effect::Push(member, note.token, Box::new(assignment)));
         } else {
             self.outgoing.entry(member).or_default().assign.push(assignment);
         }
@@ -229,26 +229,32 @@ impl Scheduler {
         self.write_open(leases);
     }
 
-    fn write_open(&mut self, leases: Vec<(Holder, LeaseNote)>) {
+    fn write_open(&mut self, leases: Vec<(TaskId, Token)>) {
         let mut by_holder: BTreeMap<Holder, Vec<LeaseNote>> = BTreeMap::new();
-        for (holder, note) in leases {
-            let held = self.queue.leases.find(note.id);
-            if held.is_some_and(|held| held.lease.token == note.token) {
-                by_holder.entry(holder).or_default().push(note);
-            }
+        for (id, token) in leases {
+            let held = self.queue.leases.find(id).filter(|held| held.lease.token == token);
+            let Some(Held { lease, .. }) = held else { continue };
+            let note = LeaseNote {
+                id,
+                token,
+                attempt: lease.attempt,
+                leased: lease.leased,
+                charged: lease.charged,
+            };
+            by_holder.entry(lease.holder.clone()).or_default().push(note);
         }
         for (holder, notes) in by_holder {
-            self.write_note(&holder, notes);
+            self.write_note(holder, notes);
         }
     }
 
-    fn write_note(&mut self, holder: &Holder, leases: Vec<LeaseNote>) {
+    fn write_note(&mut self, holder: Holder, leases: Vec<LeaseNote>) {
         let note = self.queue.notes.number();
         for lease in &leases {
             self.queue.notes.open(note);
             self.queue.leases.note(lease.id, note);
         }
-        let notes = LeaseNotes { note, holder: holder.clone(), leases };
+        let notes = LeaseNotes { note, holder, leases };
         self.open.group.entries.push(Event::Leased(notes).into());
     }
 

@@ -102,16 +102,17 @@ pub(super) struct InFlight {
     since: Instant,
 }
 
-/// What waits for a group to be durable.
+/// What waits for a group to be durable: mostly answers to outcomes, thousands of them, so
+/// that what is larger is boxed.
 #[derive(Debug)]
 pub(super) enum Effect {
     /// A batch is stored.
-    Receipt(oneshot::Sender<Result<Stored, Refusal>>, Result<Stored, Refusal>),
+    Receipt(oneshot::Sender<Result<Stored, Refusal>>, Box<Result<Stored, Refusal>>),
     /// How tasks stand.
     Snapshots(oneshot::Sender<Vec<Snapshot>>, Vec<Snapshot>),
     /// A task whose start, or the reservation of whose id, had to be stored first, or
     /// that comes behind such a one.
-    Push(Member, Token, v1::Assignment),
+    Push(Member, Token, Box<v1::Assignment>),
     /// The final word on an outcome.
     Answer(Member, Token, v1::Answer),
     /// An outcome for a task that has ended: its last event tells the answer.
@@ -231,8 +232,9 @@ impl Scheduler {
             for effect in std::mem::take(&mut open.effects) {
                 match effect {
                     // A caller that has left needs no answer.
-                    Effect::Receipt(reply, Ok(_)) => drop(reply.send(Err(Refusal::Waits))),
-                    Effect::Receipt(reply, refused) => drop(reply.send(refused)),
+                    Effect::Receipt(reply, receipt) => {
+                        drop(reply.send(receipt.and(Err(Refusal::Waits))));
+                    }
                     other => open.effects.push(other),
                 }
             }
@@ -252,9 +254,9 @@ impl Scheduler {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             // A caller that has left needs no answer.
-            Effect::Receipt(reply, receipt) => drop(reply.send(receipt)),
+            Effect::Receipt(reply, receipt) => drop(reply.send(*receipt)),
             Effect::Snapshots(reply, snapshots) => drop(reply.send(snapshots)),
-            Effect::Push(member, token, assignment) => self.push(member, token, assignment),
+            Effect::Push(member, token, assignment) => self.push(member, token, *assignment),
             Effect::Answer(member, token, answer) => self.answer(member, token, answer),
             Effect::Judge(member, token, place) => self.judge(member, token, place),
             Effect::Stop(member, token) => {

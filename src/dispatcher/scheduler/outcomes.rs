@@ -50,8 +50,8 @@ impl Scheduler {
         let command = Command::Settle { token, outcome, run_us };
         match self.queue.decide(id, command, self.last_turn, dice) {
             Ok(event) => {
-                let worker = self.worker_of(member).cloned();
-                self.tally.settled(worker.as_ref(), &event);
+                let session = self.sessions.get(&member);
+                self.tally.settled(session.map(|session| &session.holder.worker), &event);
                 self.record(event, result);
                 self.after_commit(Effect::Answer(member, token, v1::Answer::Accepted));
             }

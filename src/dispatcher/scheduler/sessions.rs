@@ -243,10 +243,6 @@ impl Scheduler {
         places
     }
 
-    pub(super) fn worker_of(&self, member: Member) -> Option<&Arc<str>> {
-        self.sessions.get(&member).map(|session| &session.holder.worker)
-    }
-
     /// What each worker with a session holds.
     pub(super) fn held_by_worker(&self) -> BTreeMap<Arc<str>, u32> {
         let held = self.sessions.iter();

@@ -39,7 +39,7 @@ impl Scheduler {
             drop(reply.send(stored));
             return;
         }
-        self.after_commit(Effect::Receipt(reply, stored));
+        self.after_commit(Effect::Receipt(reply, Box::new(stored)));
         if !batch.wait.is_zero() && batch.bytes <= UNHURRIED_BYTES {
             self.open.leave_time(before, self.last_turn);
         }
