@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::id::{TaskId, Timestamp};
 use super::task::{Holder, Lease, Progress, Spec};
@@ -41,18 +41,27 @@ pub struct Held {
 struct Holding {
     /// Its leases end then, unless moved.
     until: Timestamp,
-    tasks: BTreeSet<TaskId>,
+    tasks: FxHashSet<TaskId>,
+}
+
+impl Holding {
+    /// Its tasks, by rising ids.
+    fn in_order(&self) -> Vec<TaskId> {
+        let mut tasks: Vec<TaskId> = self.tasks.iter().copied().collect();
+        tasks.sort_unstable();
+        tasks
+    }
 }
 
 impl Leases {
     /// Adds a lease that ends at `until` unless its holder's end is later already.
     pub fn insert(&mut self, id: TaskId, held: Held, until: Timestamp) {
-        if !self.holders.contains_key(&held.lease.holder) {
-            self.holders.insert(held.lease.holder.clone(), Holding::default());
-        }
         if let Some(holding) = self.holders.get_mut(&held.lease.holder) {
             holding.until = holding.until.max(until);
             holding.tasks.insert(id);
+        } else {
+            let holding = Holding { until, tasks: [id].into_iter().collect() };
+            self.holders.insert(held.lease.holder.clone(), holding);
         }
         if let Some(end) = timeout_of(&held) {
             self.timeouts.insert((end, id));
@@ -113,9 +122,7 @@ impl Leases {
     /// The tasks a holder has.
     #[must_use]
     pub fn of(&self, holder: &Holder) -> Vec<TaskId> {
-        self.holders
-            .get(holder)
-            .map_or_else(Vec::new, |holding| holding.tasks.iter().copied().collect())
+        self.holders.get(holder).map_or_else(Vec::new, Holding::in_order)
     }
 
     /// Other processes of the same worker that hold leases.
@@ -131,7 +138,7 @@ impl Leases {
     pub fn expired(&mut self, now: Timestamp) -> Vec<TaskId> {
         self.holders.retain(|_, holding| holding.until > now || !holding.tasks.is_empty());
         let over = self.holders.values().filter(|holding| holding.until <= now);
-        over.flat_map(|holding| holding.tasks.iter().copied()).collect()
+        over.flat_map(Holding::in_order).collect()
     }
 
     /// The tasks whose handler has run too long, and whose worker did not say so.
@@ -158,11 +165,13 @@ impl Leases {
     /// The leased ids below `before`, greatest first.
     #[must_use]
     pub fn newest(&self, before: TaskId, limit: usize) -> Vec<TaskId> {
-        let tasks = self.holders.values();
-        let tasks = tasks.flat_map(|holding| holding.tasks.range(..before).rev().take(limit));
-        let mut ids: Vec<TaskId> = tasks.copied().collect();
+        let ids = self.by_task.keys().copied().filter(|id| *id < before);
+        let mut ids: Vec<TaskId> = ids.collect();
+        if limit < ids.len() {
+            ids.select_nth_unstable_by(limit, |a, b| b.cmp(a));
+            ids.truncate(limit);
+        }
         ids.sort_unstable_by(|a, b| b.cmp(a));
-        ids.truncate(limit);
         ids
     }
 }
