@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::id::{TaskId, Token};
 use crate::core::limits;
-use crate::core::task_type::TypeName;
 
 /// Runs the tasks of one type.
 ///
@@ -70,7 +69,7 @@ where
 #[derive(Clone)]
 pub struct Context {
     lease: LeaseId,
-    task_type: TypeName,
+    type_index: usize,
     pool: Arc<dyn Running>,
     /// Made when it is first asked for: most handlers are over before.
     signal: OnceLock<CancellationToken>,
@@ -96,11 +95,14 @@ pub(super) trait Running: Send + Sync {
 
     /// What is cancelled when the attempt is no longer wanted.
     fn signal(&self, lease: LeaseId) -> CancellationToken;
+
+    /// The name of a type.
+    fn type_name(&self, type_index: usize) -> &str;
 }
 
 impl Context {
-    pub(super) fn new(lease: LeaseId, task_type: TypeName, pool: Arc<dyn Running>) -> Self {
-        Self { lease, task_type, pool, signal: OnceLock::new() }
+    pub(super) fn new(lease: LeaseId, type_index: usize, pool: Arc<dyn Running>) -> Self {
+        Self { lease, type_index, pool, signal: OnceLock::new() }
     }
 
     /// The task.
@@ -126,7 +128,7 @@ impl Context {
     /// The name of the task's type.
     #[must_use]
     pub fn task_type(&self) -> &str {
-        self.task_type.as_str()
+        self.pool.type_name(self.type_index)
     }
 
     /// Waits until the attempt is no longer wanted: the task was cancelled, its
@@ -160,7 +162,7 @@ impl fmt::Debug for Context {
         f.debug_struct("Context")
             .field("task_id", &self.lease.task)
             .field("attempt", &self.lease.attempt)
-            .field("task_type", &self.task_type)
+            .field("task_type", &self.task_type())
             .finish_non_exhaustive()
     }
 }

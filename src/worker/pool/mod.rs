@@ -282,12 +282,20 @@ impl Shared {
     }
 }
 
-impl Running for Shared {
+/// The pool as the contexts of a thread's handlers share it: threads that counted one
+/// pointer's copies together would wait for each other with every task.
+struct OfThread(Arc<Shared>);
+
+impl Running for OfThread {
     fn progress(&self, lease: LeaseId, message: String) {
-        self.with(|state| state.progress(lease, message));
+        self.0.with(|state| state.progress(lease, message));
     }
 
     fn signal(&self, lease: LeaseId) -> CancellationToken {
-        self.with(|state| state.signal(lease))
+        self.0.with(|state| state.signal(lease))
+    }
+
+    fn type_name(&self, type_index: usize) -> &str {
+        self.0.types[type_index].task_type.name.as_str()
     }
 }

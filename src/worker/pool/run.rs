@@ -10,8 +10,8 @@ use futures_util::FutureExt as _;
 
 use super::outcome::Answer;
 use super::state::{State, Taken};
-use super::{Pool, Shared};
-use crate::worker::handler::{Context, Run};
+use super::{OfThread, Pool, Shared};
+use crate::worker::handler::{Context, Run, Running};
 
 impl Pool {
     /// Ends handlers whose time is up, until the pool is stopped.
@@ -81,6 +81,7 @@ impl Shared {
 
     /// A thread's life: run, end one and take the next, until the pool stops.
     fn runner(self: Arc<Self>) {
+        let pool: Arc<dyn Running> = Arc::new(OfThread(Arc::clone(&self)));
         let mut done = None;
         let mut seen = 0;
         loop {
@@ -94,7 +95,7 @@ impl Shared {
             match next {
                 Next::Run(taken) => {
                     let lease = taken.lease;
-                    done = Some((lease, self.run_blocking(taken)));
+                    done = Some((lease, self.run_blocking(taken, &pool)));
                 }
                 Next::Wait => self.wait_for_work(),
                 Next::Leave => return,
@@ -145,12 +146,12 @@ impl Shared {
         }
     }
 
-    fn run_blocking(self: &Arc<Self>, taken: Taken) -> Answer {
+    fn run_blocking(&self, taken: Taken, pool: &Arc<dyn Running>) -> Answer {
         let Run::Blocking(run) = &self.types[taken.type_index].run else {
             return Answer::Panicked("an async handler on a blocking thread".to_owned());
         };
-        let (context, payload) = self.context(taken);
-        match catch_unwind(AssertUnwindSafe(|| run(&context, payload))) {
+        let context = Context::new(taken.lease, taken.type_index, Arc::clone(pool));
+        match catch_unwind(AssertUnwindSafe(|| run(&context, taken.payload))) {
             Ok(result) => Answer::Returned(result),
             Err(panic) => Answer::Panicked(panic_message(panic.as_ref())),
         }
@@ -161,8 +162,8 @@ impl Shared {
         let lease = taken.lease;
         let shared = Arc::clone(self);
         let attempt = async move {
-            let type_index = taken.type_index;
-            let (context, payload) = shared.context(taken);
+            let Taken { lease, type_index, payload } = taken;
+            let context = Context::new(lease, type_index, Arc::new(OfThread(Arc::clone(&shared))));
             let answer = match &shared.types[type_index].run {
                 Run::Async(run) => {
                     // The call itself belongs inside, where its panic is caught.
@@ -184,11 +185,6 @@ impl Shared {
         if let Some(running) = state.running(lease.desk, lease.token) {
             running.abort = Some(abort);
         }
-    }
-
-    fn context(self: &Arc<Self>, taken: Taken) -> (Context, bytes::Bytes) {
-        let task_type = self.types[taken.type_index].task_type.name.clone();
-        (Context::new(taken.lease, task_type, Arc::<Self>::clone(self)), taken.payload)
     }
 }
 
