@@ -24,7 +24,7 @@ fn equal_workers_share_evenly_even_if_every_task_is_over_at_once() {
 fn a_worker_is_filled_in_a_row_once_no_slot_is_free_and_until_one_is() {
     let mut fleet = fleet(&[(1, 1, 0), (2, 1, 0), (3, 1, 0)]);
     for member in 1..=3 {
-        fleet.set_prefetch(Member(member), TYPE, 100);
+        fleet.set_prefetch(Member(member), TYPE, IN_A_ROW + 36);
     }
     let mut next = |count: u32| {
         (0..count).map(|_| fleet.place(TYPE, Need::Any).unwrap().0).collect::<Vec<_>>()
