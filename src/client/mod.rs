@@ -305,8 +305,7 @@ impl Client {
             Some(key) => (key.clone(), v1::KeyScope::Caller),
             None => (random_key(), v1::KeyScope::Call),
         };
-        // Most batches are of one type.
-        let batch_type = tasks.first().map_or("", Task::type_name);
+        let batch_type = batch_type(tasks);
         let request = v1::SubmitRequest {
             tasks: tasks.iter().map(|task| task.to_message(batch_type)).collect(),
             key,
@@ -521,6 +520,13 @@ fn receipt(answer: v1::SubmitResponse) -> (Receipt, Vec<v1::Found>) {
 /// is, only the dispatcher knows.
 fn most_bytes() -> usize {
     rpc::message_bytes(limits::PAYLOAD_BYTES_MAX)
+}
+
+/// The type that a batch says for its tasks: most are of one. A task without a type is not
+/// to be taken for one of it.
+fn batch_type(tasks: &[Task]) -> &str {
+    let has_nameless = tasks.iter().any(|task| task.type_name().is_empty());
+    tasks.first().filter(|_| !has_nameless).map_or("", Task::type_name)
 }
 
 /// Refuses what no dispatcher takes. The transport would do so as well, but only after it

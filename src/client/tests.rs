@@ -36,6 +36,17 @@ async fn a_batch_says_its_type_once() {
 }
 
 #[tokio::test]
+async fn a_task_without_a_type_does_not_get_that_of_its_batch() {
+    let fake = Fake::start();
+    let tasks = ["echo", ""].map(|name| Task::new(name, "x"));
+    fake.client().submit(&tasks, &SubmitOptions::default()).await.unwrap();
+    let request = fake.script().submits.remove(0);
+    assert_eq!(request.r#type, "");
+    let said: Vec<_> = request.tasks.iter().map(|task| task.r#type.as_str()).collect();
+    assert_eq!(said, ["echo", ""]);
+}
+
+#[tokio::test]
 async fn a_lost_answer_is_asked_for_again_under_the_same_key() {
     let fake = Fake::start();
     fake.script().lose_answers =

@@ -202,9 +202,13 @@ mod tests {
         // Every other one, so that each block takes its room until the end.
         let (odd, even): (Vec<u64>, Vec<u64>) = left.into_iter().partition(|id| id % 2 == 1);
         let full = staged.bytes;
-        odd.into_iter().for_each(|id| assert_eq!(staged.take(TaskId(id)), Some(small.clone())));
+        for id in odd {
+            assert_eq!(staged.take(TaskId(id)), Some(small.clone()));
+        }
         assert_eq!(staged.bytes, full);
-        even.into_iter().for_each(|id| assert_eq!(staged.take(TaskId(id)), Some(small.clone())));
+        for id in even {
+            assert_eq!(staged.take(TaskId(id)), Some(small.clone()));
+        }
         assert_eq!((staged.bytes, staged.blocks.len()), (0, 0));
     }
 
