@@ -182,15 +182,18 @@ impl Watcher {
     ) -> Option<v1::WatchResponse> {
         let types = self.handle.types();
         let mut names = Names::default();
-        // They come by the group: most have room from the beginning.
         let most = events.size_hint().1.unwrap_or_default().min(SMALL_EVENTS);
-        let (mut told, mut bytes) = (Vec::with_capacity(most), 0);
+        let (mut told, mut bytes) = (Vec::new(), 0);
         for (event, result) in events {
             if event.seq <= self.place {
                 continue;
             }
             self.place = event.seq;
             if self.wants(event) {
+                if told.is_empty() {
+                    // Who wants one of a group is likely to want more.
+                    told.reserve_exact(most);
+                }
                 let result = (!self.request.omit_results).then_some(result);
                 let event = answers::event(event, result, &types, &mut names);
                 bytes += line::held(&event);
@@ -201,6 +204,8 @@ impl Watcher {
             }
         }
         let cursor = self.cursors.encode(self.place);
+        // It may wait for long for its reader, and is counted by what is in it.
+        told.shrink_to_fit();
         let names = names.into_list();
         (!told.is_empty()).then(|| v1::WatchResponse { events: told, cursor, names })
     }

@@ -57,6 +57,19 @@ async fn a_message_has_each_name_once_and_its_events_their_places() {
 }
 
 #[tokio::test]
+async fn a_message_with_one_event_of_many_has_no_room_for_the_others() {
+    let world = World::new().await;
+    let mut worker = world.join(hello("w", 4)).await;
+    let first = world.submit(vec![task(); 100]).await;
+    finish(&mut worker, 100).await;
+    let (cursor, ids) = (CURSORS.encode(Seq(0)), vec![first + 50]);
+    let request = v1::WatchRequest { cursor, ids, ..v1::WatchRequest::default() };
+    let mut watch = open(&world, request, 16).await.unwrap();
+    let message = soon("message", watch.messages.next()).await.unwrap().unwrap();
+    assert_eq!((message.events.len(), message.events.capacity()), (1, 1));
+}
+
+#[tokio::test]
 async fn a_watch_from_now_misses_nothing_that_becomes_durable_after_it() {
     let world = World::new().await;
     let mut worker = world.join(hello("w", 4)).await;
