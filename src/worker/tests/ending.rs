@@ -5,7 +5,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::fake::{
-    Running, Session, completed, failure, gated, released, task, worker, worker_with,
+    Running, Session, completed, failure, gated, released, sequence, task, worker, worker_with,
 };
 use crate::wire::v1;
 use crate::worker::{Builder, Config, Context, Failure, Worker};
@@ -77,18 +77,14 @@ async fn a_cancelled_handler_that_does_not_stop_loses_its_slot() {
 
 #[tokio::test]
 async fn a_handler_that_asks_only_after_it_was_told_to_stop_hears_so() {
-    let gate = Arc::new(Semaphore::new(0));
+    let (release, held) = mpsc::channel::<()>();
     let (says, mut said) = tokio::sync::mpsc::unbounded_channel();
-    let at_gate = Arc::clone(&gate);
+    let held = Mutex::new(held);
     let builder = Worker::builder()
-        .handle("late", move |context: Context, _: Bytes| {
-            let (gate, says) = (Arc::clone(&at_gate), says.clone());
-            async move {
-                gate.acquire().await?.forget();
-                context.cancelled().await;
-                says.send(context.clone().is_cancelled())?;
-                Ok(Bytes::new())
-            }
+        .handle_blocking("late", move |context, payload| {
+            assert!(held.lock().unwrap().recv().is_err(), "nothing is ever sent");
+            says.send(context.clone().is_cancelled())?;
+            Ok(payload)
         })
         .handle("quick", async |_: Context, payload| Ok(payload));
     let worker = worker(builder, 2).await;
@@ -96,12 +92,13 @@ async fn a_handler_that_asks_only_after_it_was_told_to_stop_hears_so() {
     session.assign(vec![task(1, "")]).await;
     session.started(&[1]).await;
     session.cancel(&[1]).await;
-    // Behind the cancel.
+    // Behind the cancel. Should this take longer than the handler is given, it is given up.
     session.assign(vec![v1::Assignment { type_index: 1, ..task(2, "x") }]).await;
-    assert_eq!(session.end_of(2).await, completed("x"));
-    gate.add_permits(1);
-    assert_eq!(session.end_of(1).await, released(v1::Release::Cancelled));
+    session.until("the quick one", |heard| heard.outcomes.iter().any(|o| sequence(o) == 2)).await;
+    drop(release);
     assert_eq!(said.recv().await, Some(true));
+    let outcomes = session.outcomes(2).await;
+    assert_eq!(outcomes[0].1.end, Some(released(v1::Release::Cancelled)));
 }
 
 #[tokio::test]
