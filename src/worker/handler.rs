@@ -1,10 +1,10 @@
 //! What a user writes: a [`Handler`], which gets a [`Context`] and a payload and
 //! answers with a result or a [`Failure`].
 //!
-//! Handlers come in four flavours, and the builder has a verb for each: async
+//! Handlers come in five flavours, and the builder has a verb for each: async
 //! (waits for something), blocking (computes, or waits by blocking its thread),
-//! and two of typed values, JSON and protobuf (async). Nothing here knows of sessions
-//! or slots.
+//! computing (never waits), and two of typed values, JSON and protobuf (async). Nothing
+//! here knows of sessions or slots.
 
 use std::fmt;
 use std::future::Future;
@@ -239,6 +239,27 @@ pub(super) enum Run {
     Async(Arc<dyn AsyncRun>),
     /// Called on a thread of its own.
     Blocking(Arc<BlockingRun>),
+    /// Called on a thread of its own, or where its task came in if that is brief.
+    Computing(Arc<BlockingRun>),
+}
+
+/// The flavours of [`Run`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Async,
+    Blocking,
+    Computing,
+}
+
+impl Run {
+    /// Which of them it is.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Async(_) => Kind::Async,
+            Self::Blocking(_) => Kind::Blocking,
+            Self::Computing(_) => Kind::Computing,
+        }
+    }
 }
 
 /// A handler's own code, as it is called on a runner's thread.

@@ -107,6 +107,8 @@ impl Session {
         let mut silence = pin!(tokio::time::sleep(self.extend_every));
         // Outcomes of an earlier session may be waiting.
         let (mut due, mut extend) = (true, false);
+        // Brief tasks may be waiting for a session to run them.
+        let mut brief = true;
         loop {
             tokio::select! {
                 () = ended.cancelled() => {
@@ -129,9 +131,12 @@ impl Session {
                 }
                 request = incoming.message() => match request {
                     Ok(Some(v1::SessionRequest { frame: Some(frame) })) => {
-                        if let Err(malformed) = self.take(frame) {
-                            drop(out.try_send(Err(malformed.into())));
-                            return;
+                        match self.take(frame) {
+                            Ok(more) => brief |= more,
+                            Err(malformed) => {
+                                drop(out.try_send(Err(malformed.into())));
+                                return;
+                            }
                         }
                     }
                     Ok(Some(_)) => {}
@@ -141,7 +146,8 @@ impl Session {
                         return;
                     }
                 },
-                () = bell.notified(), if !due => due = true,
+                () = bell.notified() => (due, brief) = (true, true),
+                () = tokio::task::yield_now(), if brief => brief = self.pool.run_brief(),
                 () = silence.as_mut(), if !extend => {
                     self.pool.nudge();
                     extend = true;
@@ -150,20 +156,27 @@ impl Session {
         }
     }
 
-    fn take(&self, frame: v1::session_request::Frame) -> Result<(), Malformed> {
+    /// Says whether brief tasks wait.
+    fn take(&self, frame: v1::session_request::Frame) -> Result<bool, Malformed> {
         use v1::session_request::Frame;
         let Attached { desk, serial, .. } = self.attached;
-        match frame {
+        let brief = match frame {
             Frame::Hello(_) => return Err(Malformed::new("frame", "a second hello")),
             Frame::Assign(assign) => self.pool.assign(desk, serial, assign),
             Frame::Settled(settled) => {
                 let tokens = settled.answers.into_iter().filter_map(|answer| self.answered(answer));
-                self.pool.settled(desk, serial, tokens);
+                self.pool.settled(desk, serial, tokens)
             }
-            Frame::Recall(recall) => self.pool.recall(desk, serial, &self.tokens(recall.tokens)),
-            Frame::Cancel(cancel) => self.pool.cancel(desk, serial, &self.tokens(cancel.tokens)),
-        }
-        Ok(())
+            Frame::Recall(recall) => {
+                self.pool.recall(desk, serial, &self.tokens(recall.tokens));
+                false
+            }
+            Frame::Cancel(cancel) => {
+                self.pool.cancel(desk, serial, &self.tokens(cancel.tokens));
+                false
+            }
+        };
+        Ok(brief)
     }
 
     /// The lease whose outcome had its final answer, whatever the answer.

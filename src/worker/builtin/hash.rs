@@ -8,7 +8,7 @@ use crate::worker::{Builder, TypeSpec};
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 pub(super) fn serve(builder: Builder, spec: TypeSpec) -> Builder {
-    builder.handle_blocking(spec, |_, payload| Ok(run(&payload)))
+    builder.handle_computing(spec, |_, payload| Ok(run(&payload)))
 }
 
 pub(super) fn run(payload: &[u8]) -> Bytes {

@@ -8,7 +8,7 @@ use crate::core::payload;
 use crate::worker::{Builder, Failure, TypeSpec};
 
 pub(super) fn serve(builder: Builder, spec: TypeSpec) -> Builder {
-    builder.handle_blocking(spec.text(), |_, payload| run(&payload))
+    builder.handle_computing(spec.text(), |_, payload| run(&payload))
 }
 
 pub(super) fn run(payload: &[u8]) -> Result<Bytes, Failure> {

@@ -16,7 +16,7 @@ use crate::worker::{Builder, Failure, TypeSpec};
 const SCHEMA: &str = r#"{"type":"array","items":{"type":"number"}}"#;
 
 pub(super) fn serve(builder: Builder, spec: TypeSpec) -> Builder {
-    builder.handle_blocking(spec.json_schema(SCHEMA), |_, payload| run(&payload))
+    builder.handle_computing(spec.json_schema(SCHEMA), |_, payload| run(&payload))
 }
 
 pub(super) fn run(payload: &[u8]) -> Result<Bytes, Failure> {

@@ -86,13 +86,23 @@ pub(super) struct Running {
     pub(super) started: Instant,
     /// The handler's signal to stop, if it asked for one.
     pub(super) signal: Option<CancellationToken>,
-    /// What stops an async handler; a blocking one cannot be stopped.
-    pub(super) abort: Option<AbortHandle>,
+    pub(super) place: Place,
     pub(super) timeout_ms: u64,
     /// When it is looked at next: its timeout, or the end of its grace.
     pub(super) deadline: Option<Instant>,
     /// It was told to stop, for this reason.
     pub(super) stopping: Option<Stopping>,
+}
+
+/// Where a handler runs.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// On the runtime, where it can be stopped once it is spawned.
+    Runtime(Option<AbortHandle>),
+    /// On a runner's thread, which nobody can stop.
+    Runner,
+    /// Within the session that its task came in with, which goes on when it is over.
+    Session,
 }
 
 /// Why a handler was told to stop.

@@ -39,6 +39,8 @@ pub(super) struct Served {
 #[derive(Clone)]
 pub(super) struct Pool {
     shared: Arc<Shared>,
+    /// For contexts of handlers that run within a session.
+    of_session: Arc<dyn Running>,
 }
 
 /// What handles, runners and running handlers share.
@@ -76,7 +78,7 @@ pub(super) struct Caller {
 pub(super) struct Attached {
     pub(super) desk: u64,
     pub(super) serial: u64,
-    /// Rung when there is something to report.
+    /// Rung when there is something to report, or to run.
     pub(super) bell: Arc<Notify>,
     /// Cancelled when a newer session replaced this one, or the worker leaves.
     pub(super) ended: CancellationToken,
@@ -108,15 +110,18 @@ pub(super) enum Refusal {
 impl Pool {
     /// A pool of so many slots. Must be made within a runtime.
     pub(super) fn new(types: Arc<[Served]>, slots: u32) -> Self {
+        let kinds = types.iter().map(|served| served.run.kind());
         let shared = Shared {
-            state: Mutex::new(State::new(slots, types.len())),
+            state: Mutex::new(State::new(slots, kinds.collect())),
             types,
             runtime: Handle::current(),
             work: Condvar::new(),
             deadlines: Notify::new(),
             changed: Notify::new(),
         };
-        Self { shared: Arc::new(shared) }
+        let shared = Arc::new(shared);
+        let of_session = Arc::new(OfThread(Arc::clone(&shared)));
+        Self { shared, of_session }
     }
 
     /// What it counts, at this moment.
@@ -129,7 +134,11 @@ impl Pool {
     }
 
     pub(super) fn detach(&self, desk: u64, serial: u64) {
-        self.shared.with(|state| state.detach(desk, serial));
+        self.shared.with(|state| {
+            state.detach(desk, serial);
+            // Nobody is left to run what it would have run.
+            self.shared.pump(state);
+        });
     }
 
     /// All that there is to tell a session, as far as one message takes it.
@@ -137,18 +146,25 @@ impl Pool {
         self.shared.with(|state| state.report(desk, serial))
     }
 
-    pub(super) fn assign(&self, desk: u64, serial: u64, assign: v1::Assign) {
-        self.shared.with(|state| {
-            state.assign(desk, serial, assign);
-            self.shared.pump(state);
-        });
+    /// Takes tasks in, and runs those that are brief; says whether more of them wait.
+    pub(super) fn assign(&self, desk: u64, serial: u64, assign: v1::Assign) -> bool {
+        self.brief_turns(|state| state.assign(desk, serial, assign))
     }
 
-    pub(super) fn settled(&self, desk: u64, serial: u64, tokens: impl Iterator<Item = Token>) {
-        self.shared.with(|state| {
-            state.settled(desk, serial, tokens);
-            self.shared.pump(state);
-        });
+    /// Hears which outcomes were answered, and runs brief tasks that waited for that; says
+    /// whether more of them wait.
+    pub(super) fn settled(
+        &self,
+        desk: u64,
+        serial: u64,
+        tokens: impl Iterator<Item = Token>,
+    ) -> bool {
+        self.brief_turns(|state| state.settled(desk, serial, tokens))
+    }
+
+    /// Runs brief tasks, whosever they are; says whether more of them wait.
+    pub(super) fn run_brief(&self) -> bool {
+        self.brief_turns(|_| ())
     }
 
     pub(super) fn recall(&self, desk: u64, serial: u64, tokens: &BTreeSet<Token>) {

@@ -8,12 +8,39 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 
+use super::desk::Place;
 use super::outcome::Answer;
-use super::state::{State, Taken};
+use super::state::{BRIEF_TURN, State, Taken, Turn};
 use super::{OfThread, Pool, Shared};
 use crate::worker::handler::{Context, Run, Running};
 
 impl Pool {
+    /// Does something that may give brief tasks their turn, and runs them, but not for long;
+    /// says whether more of them wait.
+    pub(super) fn brief_turns(&self, act: impl FnOnce(&mut State)) -> bool {
+        let shared = &self.shared;
+        let begun = Instant::now();
+        let mut next = shared.with(|state| {
+            act(state);
+            shared.take_brief(state, begun)
+        });
+        while let Some(taken) = next {
+            let lease = taken.lease;
+            let answer = shared.run_blocking(taken, &self.of_session);
+            let now = Instant::now();
+            let in_time = now.duration_since(begun) < BRIEF_TURN;
+            next = shared.with(|state| {
+                // If it was given up in this moment, its end has been told.
+                state.finish(lease, answer, now);
+                if in_time { shared.take_brief(state, now) } else { None }
+            });
+            if !in_time {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Ends handlers whose time is up, until the pool is stopped.
     pub(in crate::worker) async fn watch_deadlines(&self) {
         let shared = &self.shared;
@@ -21,7 +48,7 @@ impl Pool {
             let (next, stopped) = shared.with(|state| {
                 let now = Instant::now();
                 let missing = state.runners.look(now);
-                if state.turn().is_some() {
+                if matches!(state.turn(), Some(Turn::Blocking(_))) {
                     (0..missing).for_each(|_| shared.call_runner(state));
                 }
                 shared.pump(state);
@@ -49,20 +76,32 @@ enum Next {
 }
 
 impl Shared {
-    /// Starts all async tasks whose turn it is, and calls a runner when it is a
-    /// blocking one's; the runner goes on from there.
+    /// Starts all async tasks whose turn it is, and calls a runner or a session when it is a
+    /// blocking or a brief one's; these go on from there.
     pub(super) fn pump(self: &Arc<Self>, state: &mut State) {
-        while let Some(type_index) = state.turn() {
-            match &self.types[type_index].run {
-                Run::Async(_) => self.start_async(state),
-                Run::Blocking(_) => {
+        while let Some(turn) = state.turn() {
+            match turn {
+                Turn::Async => self.start_async(state),
+                Turn::Blocking(type_index) => {
                     if state.wants_runner(type_index, Instant::now()) {
                         self.call_runner(state);
                     }
                     return;
                 }
+                Turn::Brief => return state.call_session(),
             }
         }
+    }
+
+    /// The task whose turn it is, if it is brief; starts any other where it belongs.
+    fn take_brief(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<Taken> {
+        while state.turn() == Some(Turn::Brief) {
+            if let Some(taken) = state.take(Place::Session, now) {
+                return Some(taken);
+            }
+        }
+        self.pump(state);
+        None
     }
 
     fn call_runner(self: &Arc<Self>, state: &mut State) {
@@ -119,13 +158,17 @@ impl Shared {
             }
             state.runners.alive += 1;
         }
-        while let Some(type_index) = state.turn() {
-            match &self.types[type_index].run {
-                Run::Async(_) => self.start_async(state),
-                Run::Blocking(_) => {
-                    let Some(taken) = state.take(now) else { continue };
+        while let Some(turn) = state.turn() {
+            match turn {
+                Turn::Async => self.start_async(state),
+                Turn::Blocking(_) => {
+                    let Some(taken) = state.take(Place::Runner, now) else { continue };
                     self.pump(state);
                     return Next::Run(taken);
+                }
+                Turn::Brief => {
+                    state.call_session();
+                    break;
                 }
             }
         }
@@ -138,7 +181,7 @@ impl Shared {
 
     fn wait_for_work(&self) {
         let mut state = self.lock();
-        while !state.stopped && state.turn().is_none() {
+        while !state.stopped && matches!(state.turn(), None | Some(Turn::Brief)) {
             state.runners.idle += 1;
             state = self.work.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
             state.runners.idle -= 1;
@@ -147,7 +190,7 @@ impl Shared {
     }
 
     fn run_blocking(&self, taken: Taken, pool: &Arc<dyn Running>) -> Answer {
-        let Run::Blocking(run) = &self.types[taken.type_index].run else {
+        let (Run::Blocking(run) | Run::Computing(run)) = &self.types[taken.type_index].run else {
             return Answer::Panicked("an async handler on a blocking thread".to_owned());
         };
         let context = Context::new(taken.lease, taken.type_index, Arc::clone(pool));
@@ -158,7 +201,7 @@ impl Shared {
     }
 
     fn start_async(self: &Arc<Self>, state: &mut State) {
-        let Some(taken) = state.take(Instant::now()) else { return };
+        let Some(taken) = state.take(Place::Runtime(None), Instant::now()) else { return };
         let lease = taken.lease;
         let shared = Arc::clone(self);
         let attempt = async move {
@@ -173,7 +216,9 @@ impl Shared {
                         Err(panic) => Answer::Panicked(panic_message(panic.as_ref())),
                     }
                 }
-                Run::Blocking(_) => Answer::Panicked("a blocking handler on a runtime".to_owned()),
+                Run::Blocking(_) | Run::Computing(_) => {
+                    Answer::Panicked("a blocking handler on a runtime".to_owned())
+                }
             };
             shared.with(|state| {
                 // If it was given up in this moment, its end has been told.
@@ -183,7 +228,7 @@ impl Shared {
         };
         let abort = self.runtime.spawn(attempt).abort_handle();
         if let Some(running) = state.running(lease.desk, lease.token) {
-            running.abort = Some(abort);
+            running.place = Place::Runtime(Some(abort));
         }
     }
 }

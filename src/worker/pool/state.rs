@@ -1,23 +1,27 @@
 //! What the pool knows, behind its lock: who waits, who runs, on how many slots.
 //! Decides; what must be done outside the lock it notes in [`After`].
 
+mod turn;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::desk::{Desk, Lease, Running, Session, Stage, Stopping};
+pub(super) use self::turn::{BRIEF_TURN, Turn};
+use super::desk::{Desk, Lease, Place, Running, Session, Stage, Stopping};
 use super::numbers::Counts;
 use super::outcome::{self, Answer};
-use super::runners::{self, Runners, Want};
+use super::runners::Runners;
 use super::{Attached, Caller, Order, Refusal, Waiting};
 use crate::core::id::{TaskId, Token};
 use crate::core::limits;
 use crate::wire::v1;
-use crate::worker::handler::LeaseId;
+use crate::worker::handler::{Kind, LeaseId};
 use crate::worker::prefetch::RunTime;
 
 /// How long a handler that was told to stop may take to do so by itself.
@@ -46,6 +50,8 @@ pub(super) struct State {
     dispatchers: BTreeMap<String, u64>,
     serial: u64,
     queue: VecDeque<Waiting>,
+    /// What the types' handlers are.
+    kinds: Vec<Kind>,
     free: u32,
     deadlines: BTreeSet<(Instant, u64, Token)>,
     run_times: Vec<RunTime>,
@@ -60,7 +66,7 @@ pub(super) struct After {
     pub(super) deadlines_moved: bool,
 }
 
-/// A task whose turn it is.
+/// A task that was taken to be run.
 pub(super) struct Taken {
     pub(super) lease: LeaseId,
     pub(super) type_index: usize,
@@ -68,7 +74,9 @@ pub(super) struct Taken {
 }
 
 impl State {
-    pub(super) fn new(slots: u32, types: usize) -> Self {
+    /// Of so many slots, for types with handlers of these kinds.
+    pub(super) fn new(slots: u32, kinds: Vec<Kind>) -> Self {
+        let types = kinds.len();
         Self {
             desks: BTreeMap::new(),
             slots,
@@ -80,6 +88,7 @@ impl State {
             dispatchers: BTreeMap::new(),
             serial: 0,
             queue: VecDeque::new(),
+            kinds,
             free: slots,
             deadlines: BTreeSet::new(),
             run_times: vec![RunTime::default(); types],
@@ -271,33 +280,8 @@ impl State {
 
     // Work starts.
 
-    /// The type of the task whose turn it is, if a slot is free for it.
-    pub(super) fn turn(&mut self) -> Option<usize> {
-        while self.free > 0 && !self.stopped {
-            let front = self.queue.front()?;
-            match self.desks.get_mut(&front.desk) {
-                Some(desk) if desk.is_full() => desk.parked.extend(self.queue.pop_front()),
-                Some(_) => return Some(front.type_index),
-                None => drop(self.queue.pop_front()),
-            }
-        }
-        None
-    }
-
-    /// Whether one more thread is worth calling for the task whose turn it is, of this type.
-    pub(super) fn wants_runner(&mut self, type_index: usize, now: Instant) -> bool {
-        let is_short = self.run_times[type_index].is_below(runners::SHORT);
-        match self.runners.want_another(is_short, now) {
-            Want::Now => true,
-            Want::Later { is_new } => {
-                self.after.deadlines_moved |= is_new;
-                false
-            }
-        }
-    }
-
     /// Starts the task whose turn it is.
-    pub(super) fn take(&mut self, now: Instant) -> Option<Taken> {
+    pub(super) fn take(&mut self, place: Place, now: Instant) -> Option<Taken> {
         let Waiting { desk: id, token, type_index, payload, timeout_ms } =
             self.queue.pop_front()?;
         let desk = self.desks.get_mut(&id)?;
@@ -308,7 +292,7 @@ impl State {
             type_index,
             started: now,
             signal: None,
-            abort: None,
+            place,
             timeout_ms,
             deadline,
             stopping: None,
@@ -412,12 +396,14 @@ impl State {
             return;
         };
         let Some(running) = self.take_running(id, token) else { return };
-        if let Some(abort) = running.abort {
-            abort.abort();
-        } else {
-            tracing::warn!(%task, "a blocking handler does not stop; its slot is freed");
-            self.runners.alive -= 1;
-            self.runners.detached += 1;
+        match running.place {
+            Place::Runtime(abort) => abort.iter().for_each(AbortHandle::abort),
+            Place::Runner => {
+                tracing::warn!(%task, "a blocking handler does not stop; its slot is freed");
+                self.runners.alive -= 1;
+                self.runners.detached += 1;
+            }
+            Place::Session => tracing::warn!(%task, "a computing handler does not stop"),
         }
         self.counts[running.type_index].end(&end);
         self.after.signals.extend(running.signal);
@@ -450,7 +436,7 @@ impl State {
             let Some(running) = self.running(id, token) else { continue };
             running.deadline = None;
             let (stopping, timeout_ms) = (running.stopping, running.timeout_ms);
-            let blocking = running.abort.is_none();
+            let blocking = !matches!(running.place, Place::Runtime(_));
             match stopping {
                 None if blocking => self.stop(id, token, Stopping::Timeout, now),
                 Some(_) if blocking && crowded => {

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::fake::{
-    Running, Session, completed, failure, gated, released, sequence, task, worker, worker_with,
+    Running, Session, completed, failure, gated, released, sequence, soon, task, token, worker,
+    worker_with,
 };
 use crate::wire::v1;
 use crate::worker::{Builder, Config, Context, Failure, Worker};
@@ -72,6 +73,36 @@ async fn a_cancelled_handler_that_does_not_stop_loses_its_slot() {
     session.until("outcomes", |heard| heard.outcomes.len() == 2).await;
     let ends: Vec<_> = session.outcomes(2).await.into_iter().map(|(_, o)| o.end).collect();
     assert_eq!(ends, [Some(released(v1::Release::Cancelled)), Some(completed("go"))]);
+    drop(release);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_said_that_it_only_computes_and_blocks_does_not_keep_the_worker() {
+    let (release, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let builder = Worker::builder().handle_computing("liar", move |_, payload| {
+        if payload.as_ref() == b"stay" {
+            assert!(held.lock().unwrap().recv().is_err(), "nothing is ever sent");
+        }
+        Ok(payload)
+    });
+    let config =
+        Config { slots: Some(1), drain_timeout: Duration::from_millis(10), ..Config::default() };
+    let mut worker = worker_with(builder, config).await;
+    let mut session = Session::open(&worker, 1).await;
+    session.assign(vec![task(1, "go")]).await;
+    session.end_of(1).await;
+    session.assign(vec![task(2, "stay")]).await;
+    let busy = || v1::ExecuteRequest {
+        token: Some(token(3)),
+        r#type: "liar".to_owned(),
+        ..v1::ExecuteRequest::default()
+    };
+    // Another connection than that of the session, which stands still now.
+    let mut client = worker.client();
+    soon("full worker", async { while client.execute(busy()).await.is_ok() {} }).await;
+    worker.begin_shutdown();
+    worker.ended().await;
     drop(release);
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::Semaphore;
 
-use super::fake::{Session, completed, failure, gated, soon, task, token, worker};
+use super::fake::{Session, completed, failure, gated, hello, soon, task, token, worker};
 use crate::core::limits;
 use crate::wire::v1::{self, outcome::End};
 use crate::worker::{Context, Failure, TypeSpec, Worker, builtin};
@@ -90,6 +90,57 @@ async fn tasks_that_last_keep_no_short_ones_of_their_type_from_free_slots() {
     session.outcomes(usize::try_from(LONG).unwrap()).await;
 }
 
+/// On which thread a handler runs.
+fn place() -> Bytes {
+    let apart = std::thread::current().name() == Some("taskgrid-handler");
+    if apart { "apart" } else { "here" }.into()
+}
+
+#[tokio::test]
+async fn small_tasks_that_only_compute_run_where_they_come_in_once_they_are_known_to_be_short() {
+    let builder = Worker::builder()
+        .handle_computing("computing", |_, _| Ok(place()))
+        .handle_blocking("blocking", |_, _| Ok(place()));
+    let worker = worker(builder, 2).await;
+    let mut session = Session::open(&worker, 1).await;
+    session.assign(vec![task(0, "")]).await;
+    assert_eq!(session.end_of(0).await, completed("apart"), "it is not known");
+    // More than are run in one go.
+    session.assign((1..2_000).map(|n| task(n, "")).collect()).await;
+    for (_, outcome) in session.outcomes(1_999).await {
+        assert_eq!(outcome.end, Some(completed("here")));
+    }
+    session.assign(vec![task(2_000, &"x".repeat(4_097))]).await;
+    assert_eq!(session.end_of(2_000).await, completed("apart"), "it is large");
+    for n in [2_001, 2_002] {
+        session.assign(vec![v1::Assignment { type_index: 1, ..task(n, "") }]).await;
+        assert_eq!(session.end_of(n).await, completed("apart"), "it may block");
+    }
+}
+
+#[tokio::test]
+async fn what_a_session_was_to_run_is_run_without_it() {
+    let gate = Arc::new(Semaphore::new(0));
+    let builder = Worker::builder().handle_computing("computing", |_, _| Ok(place()));
+    let worker = worker(builder.handle("gate", gated(&gate)), 1).await;
+    let mut session = Session::open(&worker, 1).await;
+    session.assign(vec![task(1, "")]).await;
+    session.end_of(1).await;
+    session.settle(&[1], v1::Answer::Accepted).await;
+    session.assign(vec![v1::Assignment { type_index: 1, ..task(2, "") }, task(3, "")]).await;
+    session.started(&[2]).await;
+    let mut other = Session::open_with(&worker, hello("other", 1)).await.unwrap();
+    other.assign(vec![task(4, "")]).await;
+    drop(session);
+    gate.add_permits(1);
+    // Behind the other's in line.
+    assert_eq!(other.end_of(4).await, completed("here"));
+    let mut session = Session::open(&worker, 2).await;
+    let ends = session.outcomes(2).await;
+    assert_eq!(ends.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), [2, 3]);
+    assert!(matches!(ends[1].1.end, Some(End::Completed(_))), "{ends:?}");
+}
+
 #[tokio::test]
 async fn a_handler_sees_its_task_and_its_fencing_token() {
     let builder = Worker::builder().handle("tell", async |context: Context, _: Bytes| {
@@ -144,11 +195,16 @@ async fn a_panic_fails_its_attempt_and_nothing_else() {
         .handle_blocking("blocking", |_, payload| {
             fall(&payload);
             Ok(payload)
+        })
+        .handle_computing("computing", |_, payload| {
+            fall(&payload);
+            Ok(payload)
         });
     let worker = worker(builder, 1).await;
     let mut session = Session::open(&worker, 1).await;
-    for type_index in [0, 1] {
-        let sequence = u64::from(type_index) * 2;
+    // The last once before it is known to be short, and once after.
+    for (n, type_index) in (0_u64..).zip([0, 1, 2, 2]) {
+        let sequence = n * 2;
         let of_type = |task| v1::Assignment { type_index, ..task };
         let tasks = [task(sequence, "fall"), task(sequence + 1, "stand")];
         session.assign(tasks.map(of_type).to_vec()).await;
