@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::message::{Ended, Refusal, Snapshot, Stored};
+use super::message::{Ended, Refusal, Reply, Snapshot, Stored};
 use super::space::Space;
 use super::{Message, READ_AGAIN, Scheduler};
 use crate::core::event::{Entry, Event, TaskEvent};
@@ -100,6 +100,8 @@ pub(super) struct InFlight {
     open: Open,
     /// When it was handed over.
     since: Instant,
+    /// In which turn that was.
+    pub(super) handed_over: Timestamp,
 }
 
 /// What waits for a group to be durable: mostly answers to outcomes, thousands of them, so
@@ -107,7 +109,7 @@ pub(super) struct InFlight {
 #[derive(Debug)]
 pub(super) enum Effect {
     /// A batch is stored.
-    Receipt(oneshot::Sender<Result<Stored, Refusal>>, Box<Result<Stored, Refusal>>),
+    Receipt(Reply, Box<Result<Stored, Refusal>>),
     /// How tasks stand.
     Snapshots(oneshot::Sender<Vec<Snapshot>>, Vec<Snapshot>),
     /// A task whose start, or the reservation of whose id, had to be stored first, or
@@ -184,7 +186,7 @@ impl Scheduler {
         let group = Arc::new(std::mem::take(&mut open.group));
         let since = Instant::now();
         self.committer.commit(group.clone());
-        self.in_flight = Some(InFlight { group, open, since });
+        self.in_flight = Some(InFlight { group, open, since, handed_over: self.last_turn });
     }
 
     /// A group is durable: everything that waited for it happens. After an error
@@ -201,7 +203,9 @@ impl Scheduler {
         if self.space == Space::None {
             self.live_on_the_reserve();
         }
-        let Some(InFlight { group, open, since }) = self.in_flight.take() else { return Ok(()) };
+        let Some(InFlight { group, open, since, .. }) = self.in_flight.take() else {
+            return Ok(());
+        };
         self.tally.commits.add(since.elapsed());
         if let Some(end) = open.ids_end {
             self.queue.ids.sync(end);

@@ -19,11 +19,14 @@ use crate::store::{self, Group, StoredTask};
 use crate::wire::v1;
 use bytes::Bytes;
 
+/// Where a submit is answered.
+pub(crate) type Reply = oneshot::Sender<Result<Stored, Refusal>>;
+
 /// One message to the loop.
 #[derive(Debug)]
 pub(crate) enum Message {
     /// Store a batch.
-    Submit { batch: Batch, reply: oneshot::Sender<Result<Stored, Refusal>> },
+    Submit { batch: Batch, reply: Reply },
     /// How do tasks stand, and, on request, tell when they end.
     Look { ids: Vec<TaskId>, wait: bool, reply: oneshot::Sender<Vec<Snapshot>> },
     /// End tasks, each with what the log has of it.

@@ -20,6 +20,7 @@
 mod assign;
 mod commits;
 mod group;
+mod line;
 mod loading;
 mod message;
 mod outcomes;
@@ -48,6 +49,7 @@ pub(crate) use message::{
 
 use self::assign::{Gate, Unnoted};
 use self::group::{InFlight, Open, Outgoing, Size};
+use self::line::Line;
 use self::loading::Loading;
 use self::sessions::Session;
 use self::space::Space;
@@ -114,6 +116,7 @@ pub(crate) struct Scheduler {
     waiters: FxHashMap<TaskId, Vec<oneshot::Sender<Ended>>>,
 
     open: Open,
+    line: Line,
     in_flight: Option<InFlight>,
     /// How large the group was that was handed over last.
     last_group: Size,
@@ -209,6 +212,7 @@ impl Scheduler {
             sessions: BTreeMap::new(),
             waiters: FxHashMap::default(),
             open: Open::default(),
+            line: Line::default(),
             in_flight: None,
             last_group: Size::default(),
             space: Space::at_start(restored.has_room, now),
@@ -257,6 +261,7 @@ impl Scheduler {
                 () = tokio::task::yield_now(), if unfinished => {}
             }
             self.begin_turn();
+            self.submit_from_line();
             for message in messages.drain(..) {
                 self.receive(message);
             }
@@ -264,6 +269,7 @@ impl Scheduler {
             unfinished = self.assign();
             self.send_frames();
             self.commit();
+            unfinished |= self.is_lines_turn();
             if let Some(error) = self.announced_end.take() {
                 return Err(error);
             }
@@ -285,7 +291,7 @@ impl Scheduler {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Submit { batch, reply } => self.submit(&batch, reply),
+            Message::Submit { batch, reply } => self.line_up(batch, reply),
             Message::Look { ids, wait, reply } => self.look(&ids, wait, reply),
             Message::Cancel { tasks, reply } => self.cancel(&tasks, reply),
             Message::Retry { tasks, reply } => self.retry(&tasks, reply),

@@ -1,10 +1,8 @@
 //! Acceptance of a batch: its key, the queue's limits, its ids.
 
-use tokio::sync::oneshot;
-
 use super::Scheduler;
 use super::group::Effect;
-use super::message::{Receipt, Refusal, Snapshot, Stored};
+use super::message::{Receipt, Refusal, Reply, Snapshot, Stored};
 use super::space::Space;
 use crate::core::event::{Entry, Event, KeyedBatch};
 use crate::core::id::{Seq, TaskId, Timestamp};
@@ -12,19 +10,12 @@ use crate::core::keys::Lookup;
 use crate::core::limits;
 use crate::dispatcher::batch::{Batch, Key};
 
-/// Bytes of payloads that may wait for the commit under way to end: with a disk that
-/// stalls they would fill the memory. Much more than fits into a second of any disk.
-const OPEN_BYTES: u64 = 256 << 20;
 /// Bytes of payloads that are soon enough on the disk together with the outcomes;
 /// more are better written while their tasks run.
 const UNHURRIED_BYTES: u64 = 16 << 10;
 
 impl Scheduler {
-    pub(super) fn submit(
-        &mut self,
-        batch: &Batch,
-        reply: oneshot::Sender<Result<Stored, Refusal>>,
-    ) {
+    pub(super) fn submit(&mut self, batch: &Batch, reply: Reply) {
         let answered_until = self.last_turn.plus(limits::ANSWERED_KEY_KEPT);
         for key in &batch.answered {
             self.keys.shorten(key, answered_until);
@@ -95,7 +86,7 @@ impl Scheduler {
     }
 
     fn check_room(&self, count: u32, bytes: u64) -> Result<(), Refusal> {
-        if self.open.bytes > 0 && self.open.bytes.saturating_add(bytes) > OPEN_BYTES {
+        if self.would_fill_the_memory(bytes) {
             return Err(Refusal::Slow);
         }
         let (live, most) = (self.queue.live(), self.rules.max_queued);

@@ -66,10 +66,12 @@ impl Scheduler {
         let now = self.last_turn;
         let commit = self.open.unhurried_until().filter(|_| self.in_flight.is_none());
         let room = self.space.look_at();
+        let line = self.next_room();
         if self.loading.is_some() {
             return commit
                 .into_iter()
                 .chain(room)
+                .chain(line)
                 .min()
                 .unwrap_or(now.plus(SLOW))
                 .max(now.plus(MILLI));
@@ -82,7 +84,7 @@ impl Scheduler {
         let due = self.queue.lanes.next_due();
         let keys = self.keys.next_end().map(|at| at.plus(KEYS_WAIT));
         let gate = self.gate.opens_at(now);
-        let times = [sweep, waiters, trim, due, keys, gate, commit, room];
+        let times = [sweep, waiters, trim, due, keys, gate, commit, room, line];
         times.into_iter().flatten().min().unwrap_or(now.plus(SLOW)).max(now.plus(MILLI))
     }
 

@@ -1,8 +1,10 @@
 //! Keys and limits of a submit.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
-use super::world::{Setup, World, batch, commit, hello, soon, submit, task};
+use super::world::{Setup, World, batch, commit, hello, line_up, soon, submit, task};
 use crate::core::event::{Event, KeyedBatch};
 use crate::core::id::{Seq, TaskId, Timestamp};
 use crate::core::limits;
@@ -164,6 +166,66 @@ async fn a_store_that_stalls_refuses_more_than_a_bounded_number_of_bytes() {
     }
     assert_eq!(soon("refusal", refused).await.unwrap().unwrap_err(), Refusal::Slow);
     world.try_submit(large()).await.unwrap();
+}
+
+#[tokio::test]
+async fn batches_wait_in_line_while_the_open_group_is_long() {
+    let (mut scheduler, _handle) = World::new().await.still().await;
+    let accepted = |scheduler: &Scheduler| {
+        let entries = scheduler.open.group.entries.iter();
+        entries.filter(|entry| matches!(entry.event, Event::Submitted { .. })).count()
+    };
+    let mut receipts = Vec::new();
+    let mut submit = |scheduler: &mut Scheduler, tasks| {
+        receipts.push(line_up(scheduler, batch(vec![task(); tasks])));
+        accepted(scheduler)
+    };
+    submit(&mut scheduler, 1);
+    scheduler.commit();
+    assert_eq!(submit(&mut scheduler, 2_000), 2_000);
+    assert_eq!(submit(&mut scheduler, 1_000), 3_000, "it was not long before");
+    for _ in 0..3 {
+        assert_eq!(submit(&mut scheduler, 1_000), 3_000);
+    }
+    assert!(!scheduler.is_lines_turn());
+    // The longer the commit takes.
+    let later = scheduler.next_wake();
+    assert!(later <= scheduler.last_turn.plus(Duration::from_millis(5)));
+    scheduler.last_turn = later;
+    assert!(scheduler.is_lines_turn());
+    scheduler.submit_from_line();
+    assert_eq!(accepted(&scheduler), 5_000);
+    // The rest goes with the next group, before whoever comes then.
+    commit(&mut scheduler).await;
+    assert!(!scheduler.is_lines_turn());
+    scheduler.commit();
+    assert!(scheduler.is_lines_turn());
+    assert_eq!(submit(&mut scheduler, 10), 0);
+    scheduler.submit_from_line();
+    assert_eq!(accepted(&scheduler), 1_010);
+    commit(&mut scheduler).await;
+    scheduler.commit();
+    commit(&mut scheduler).await;
+    let mut first = 1;
+    for (receipt, count) in receipts.into_iter().zip([1, 2_000, 1_000, 1_000, 1_000, 1_000, 10]) {
+        let receipt = receipt.await.unwrap().unwrap().receipt;
+        assert_eq!((receipt.first, receipt.count), (TaskId(first), count));
+        first += u64::from(count);
+    }
+}
+
+#[tokio::test]
+async fn who_stands_in_line_when_the_dispatcher_drains_is_refused() {
+    let (mut scheduler, _handle) = World::new().await.still().await;
+    let _long = line_up(&mut scheduler, batch(vec![task(); 3_000]));
+    let receipt = line_up(&mut scheduler, batch(vec![task()]));
+    assert!(!scheduler.is_lines_turn());
+    scheduler.begin_drain();
+    assert!(scheduler.is_lines_turn());
+    scheduler.submit_from_line();
+    scheduler.commit();
+    commit(&mut scheduler).await;
+    assert_eq!(receipt.await.unwrap().unwrap_err(), Refusal::Draining);
 }
 
 fn keyed(tasks: Vec<v1::NewTask>) -> v1::SubmitRequest {

@@ -511,6 +511,13 @@ pub(super) fn batch(tasks: Vec<v1::NewTask>) -> v1::SubmitRequest {
     v1::SubmitRequest { tasks, ..v1::SubmitRequest::default() }
 }
 
+/// Lets a batch line up at a loop that stands still.
+pub(super) fn line_up(scheduler: &mut Scheduler, request: v1::SubmitRequest) -> Receiving {
+    let (reply, receiving) = oneshot::channel();
+    scheduler.line_up(parse(&scheduler.types, request), reply);
+    receiving
+}
+
 /// Submits to a loop that stands still.
 pub(super) fn submit(scheduler: &mut Scheduler, request: v1::SubmitRequest) -> Receiving {
     let (reply, receiving) = oneshot::channel();
