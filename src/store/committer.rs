@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Error, Group, Store};
 
@@ -46,8 +46,8 @@ enum Place {
 /// What became of the oldest group that has no answer.
 #[derive(Debug)]
 pub enum Answer {
-    /// It is durable.
-    Durable,
+    /// It is durable, since then.
+    Durable(Instant),
     /// There is no space for it: it waits. Another answer follows.
     Waits,
     /// It is not known what of it is durable, or it waited in vain.
@@ -139,7 +139,7 @@ impl<F: FnMut(Answer)> Appender<F> {
             appended = self.append_once_there_is_space(group);
         }
         match appended {
-            Ok(()) => Answer::Durable,
+            Ok(()) => Answer::Durable(Instant::now()),
             Err(error) => {
                 self.failure = Some(error.to_string());
                 Answer::Failed(error)

@@ -192,21 +192,21 @@ impl Scheduler {
     /// A group is durable: everything that waited for it happens. After an error
     /// nothing does: what is durable is unknown, and a restart will tell.
     pub(super) fn on_committed(&mut self, answer: Answer) -> Result<(), store::Error> {
-        match answer {
-            Answer::Durable => {}
+        let durable = match answer {
+            Answer::Durable(since) => since,
             Answer::Waits => {
                 self.wait_for_space();
                 return Ok(());
             }
             Answer::Failed(error) => return Err(error),
-        }
+        };
         if self.space == Space::None {
             self.live_on_the_reserve();
         }
         let Some(InFlight { group, open, since, .. }) = self.in_flight.take() else {
             return Ok(());
         };
-        self.tally.commits.add(since.elapsed());
+        self.tally.commits.add(durable.duration_since(since));
         if let Some(end) = open.ids_end {
             self.queue.ids.sync(end);
         }

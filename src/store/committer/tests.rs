@@ -89,7 +89,7 @@ impl Store for Failing {
 
 fn told(answer: Answer) -> String {
     match answer {
-        Answer::Durable => "durable".to_owned(),
+        Answer::Durable(_) => "durable".to_owned(),
         Answer::Waits => "waits".to_owned(),
         Answer::Failed(error) => error.to_string(),
     }
