@@ -11,17 +11,23 @@ use super::fake::{
 use crate::wire::v1;
 use crate::worker::{Builder, Config, Context, Failure, Worker};
 
-/// A blocking handler that does not stop before the sender is dropped.
-fn stubborn() -> (mpsc::Sender<()>, Builder) {
+/// A handler that, told to stay, does not stop before the sender is dropped.
+fn stays() -> (mpsc::Sender<()>, impl Fn(&Context, Bytes) -> Result<Bytes, Failure> + Send + Sync) {
     let (release, held) = mpsc::channel::<()>();
     let held = Mutex::new(held);
-    let builder = Worker::builder().handle_blocking("stubborn", move |_, payload| {
+    let handler = move |_: &Context, payload: Bytes| {
         if payload.as_ref() == b"stay" {
             assert!(held.lock().unwrap().recv().is_err(), "nothing is ever sent");
         }
         Ok(payload)
-    });
-    (release, builder)
+    };
+    (release, handler)
+}
+
+/// A worker-to-be whose handler stays.
+fn stubborn() -> (mpsc::Sender<()>, Builder) {
+    let (release, handler) = stays();
+    (release, Worker::builder().handle_blocking("stubborn", handler))
 }
 
 #[tokio::test]
@@ -78,14 +84,8 @@ async fn a_cancelled_handler_that_does_not_stop_loses_its_slot() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn who_said_that_it_only_computes_and_blocks_does_not_keep_the_worker() {
-    let (release, held) = mpsc::channel::<()>();
-    let held = Mutex::new(held);
-    let builder = Worker::builder().handle_computing("liar", move |_, payload| {
-        if payload.as_ref() == b"stay" {
-            assert!(held.lock().unwrap().recv().is_err(), "nothing is ever sent");
-        }
-        Ok(payload)
-    });
+    let (release, handler) = stays();
+    let builder = Worker::builder().handle_computing("liar", handler);
     let config =
         Config { slots: Some(1), drain_timeout: Duration::from_millis(10), ..Config::default() };
     let mut worker = worker_with(builder, config).await;
