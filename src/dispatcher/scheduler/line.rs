@@ -17,7 +17,8 @@ use crate::dispatcher::batch::Batch;
 
 /// Entries of the open group from which on batches wait, for each step of time that the
 /// commit under way has begun. An entry costs the committer half a microsecond, a commit
-/// about as much as a thousand of them: so this is 400,000 a second, whatever the disk.
+/// about as much as a thousand of them. So there is room for 400,000 a second, new tasks and
+/// outcomes together, whatever the disk.
 const LONG: usize = 2_048;
 const STEP: Duration = Duration::from_millis(5);
 /// Bytes of payloads that may wait, here and in the open group, for the commit under way to
