@@ -14,7 +14,7 @@ use super::task_type::{TaskType, TypeId};
 
 /// An event with the bytes that belong to it: the payload with
 /// [`Event::Submitted`], the result with a [`Change::Completed`], else empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The small part, which a restart reads.
     pub event: Event,

@@ -4,12 +4,13 @@
 //! is ever updated in place: a B-tree takes rising keys at several times the rate
 //! of scattered ones. Small rows and large bytes have tables of their own, so that
 //! a restart reads only the small ones; both lie many to a record, because the engine
-//! asks the same for each. One commit is one transaction and one sync.
+//! asks the same for each. One commit is one sync: of a transaction of the engine, or, where
+//! it is small, of a journal from which the database takes many of them at once.
 //!
-//! The directory holds `taskgrid.redb`, `LOCK` and `RESERVE`, which is space for the day
-//! when the disk is full. The lock says who has the
+//! The directory holds `taskgrid.redb`, `JOURNAL`, `LOCK` and `RESERVE`, which is space for the
+//! day when the disk is full. The lock says who has the
 //! directory, and inside it whether the last one to have it closed the store in
-//! good order: if not, what the page cache holds of the file is dropped before
+//! good order: if not, what the page cache holds of the files is dropped before
 //! anything is read, because after a failed sync it may differ from the disk, and what
 //! was synced must be there.
 //!
@@ -18,6 +19,7 @@
 mod ahead;
 mod backend;
 mod directory;
+mod journal;
 mod log;
 mod mark;
 mod packs;
@@ -27,6 +29,7 @@ mod rows;
 mod slot;
 mod sums;
 mod tables;
+mod tail;
 mod verify;
 mod writer;
 
@@ -35,17 +38,19 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use redb::{Database, ReadableDatabase};
 
 use self::ahead::ReadAhead;
 use self::backend::{Backend, Medium};
 use self::directory::Directory;
+use self::journal::Journal;
 use self::reader::Reader;
 use self::tables::engine;
+use self::tail::Tail;
 pub use self::verify::{Report, TableReport, verify};
-use self::writer::Writer;
 use super::{Error, Group, Position, Recovered, Store, StoredEvent, StoredTask};
 use crate::core::event::{Event, TaskEvent};
 use crate::core::id::{Epoch, Seq, TaskId};
@@ -106,6 +111,9 @@ impl FromStr for Durability {
 pub struct Embedded {
     /// `None` while it is opened anew, and after that failed.
     database: RwLock<Option<Database>>,
+    tail: Mutex<Tail>,
+    /// Whether the database lacks what the tail has.
+    lags: AtomicBool,
     medium: Arc<Medium>,
     directory: Directory,
     cache_bytes: usize,
@@ -140,17 +148,21 @@ impl Embedded {
         let is_new = !directory.has(FILE)?;
         if is_new {
             directory.forget_synced();
+            directory.remove(journal::FILE)?;
             create(&directory, &medium)?;
         }
+        let mut tail = Tail::new(Journal::open(&directory, &medium)?);
         let past = if is_new || directory.was_closed() { Past::Closed } else { Past::Crashed };
-        let database = match load(&directory, &medium, past, cache_bytes) {
+        let database = match load(&directory, &medium, &mut tail, past, cache_bytes) {
             Err(Error::Full) if reserve::give_up(&directory) => {
                 medium.expect_space();
-                load(&directory, &medium, Past::Full, cache_bytes)
+                load(&directory, &medium, &mut tail, Past::Full, cache_bytes)
             }
             loaded => loaded,
         }?;
-        Ok(Self { database: RwLock::new(Some(database)), medium, directory, cache_bytes })
+        let (database, tail) = (RwLock::new(Some(database)), Mutex::new(tail));
+        let lags = AtomicBool::new(false);
+        Ok(Self { database, tail, lags, medium, directory, cache_bytes })
     }
 
     /// Runs `work` on the open database.
@@ -168,37 +180,49 @@ impl Embedded {
         })
     }
 
+    /// Runs `work` on the open database and what comes after it.
+    fn with_tail<T>(
+        &self,
+        work: impl FnOnce(&Database, &mut Tail) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.with(|database| {
+            let mut tail = self.tail();
+            let done = work(database, &mut tail);
+            self.lags.store(tail.lags(), Ordering::Release);
+            done
+        })
+    }
+
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T, Error>) -> Result<T, Error> {
+        if self.lags.load(Ordering::Acquire) {
+            self.with_tail(|database, tail| tail.flush(database))?;
+        }
         self.with(|database| work(&Reader::new(database.begin_read().map_err(engine)?)))
     }
 }
 
 impl Store for Embedded {
     fn take_epoch(&self, nonce: u64) -> Result<Vec<Epoch>, Error> {
-        self.with(|database| {
-            let transaction = database.begin_write().map_err(engine)?;
-            let epochs = Writer::new(&transaction).take_epoch(nonce)?;
-            let number = mark::count(&transaction)?;
-            self.medium.synced(|| transaction.commit()).map_err(engine)?;
-            self.directory.note_synced(number);
-            Ok(epochs)
-        })
+        let taken = self
+            .with_tail(|database, tail| self.medium.synced(|| tail.take_epoch(database, nonce)));
+        let (epochs, number) = taken?;
+        self.directory.note_synced(number);
+        Ok(epochs)
     }
 
     fn append(&self, group: &Group) -> Result<(), Error> {
-        self.with(|database| {
-            if group.is_empty() {
-                return Ok(());
-            }
-            let transaction = database.begin_write().map_err(engine)?;
-            Writer::new(&transaction).write(group)?;
-            let number = mark::count(&transaction)?;
-            transaction.commit().map_err(engine)?;
-            if self.medium.syncs() {
-                self.directory.note_synced(number);
-            }
-            Ok(())
-        })
+        if group.is_empty() {
+            return self.with(|_| Ok(()));
+        }
+        let number = self.with_tail(|database, tail| tail.append(database, group))?;
+        if self.medium.syncs() {
+            self.directory.note_synced(number);
+        }
+        Ok(())
     }
 
     fn summary(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error> {
@@ -250,7 +274,10 @@ impl Store for Embedded {
         drop(guard.take());
         reserve::give_up(&self.directory);
         self.medium.expect_space();
-        *guard = Some(load(&self.directory, &self.medium, Past::Full, self.cache_bytes)?);
+        let mut tail = self.tail();
+        let loaded = load(&self.directory, &self.medium, &mut tail, Past::Full, self.cache_bytes);
+        self.lags.store(tail.lags(), Ordering::Release);
+        *guard = Some(loaded?);
         Ok(())
     }
 
@@ -262,11 +289,21 @@ impl Store for Embedded {
 impl Drop for Embedded {
     fn drop(&mut self) {
         let database = self.database.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        let was_open = database.is_some();
+        let tail = self.tail.get_mut().unwrap_or_else(PoisonError::into_inner);
         // A store that was closed in good order survives a power cut afterwards.
-        self.medium.synced(|| drop(database));
+        let is_whole = self.medium.synced(|| {
+            let flushed = database.as_ref().map(|database| tail.flush(database));
+            drop(database);
+            flushed.is_some_and(|flushed| match flushed {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::warn!(%error, "the journal keeps what the database has yet to take");
+                    false
+                }
+            })
+        });
         let is_sound = self.medium.sums.damage().is_none();
-        if was_open && is_sound && !self.medium.has_failed() && !self.medium.is_only_full() {
+        if is_whole && is_sound && !self.medium.has_failed() && !self.medium.is_only_full() {
             self.directory.closed();
         }
     }
@@ -296,10 +333,12 @@ enum Past {
     Full,
 }
 
-/// Opens the database, checks all of it, and its format.
+/// Opens the database, checks all of it, and its format, and has it take what the journal
+/// holds beyond it.
 fn load(
     directory: &Directory,
     medium: &Arc<Medium>,
+    tail: &mut Tail,
     past: Past,
     cache_bytes: usize,
 ) -> Result<Database, Error> {
@@ -314,6 +353,7 @@ fn load(
         backend::distrust_the_page_cache(&file).map_err(|source| Error::Failed {
             what: format!("cannot sync {} before reading it: {source}", path.display()),
         })?;
+        tail.distrust_the_page_cache()?;
     }
     // The engine may panic over bytes that it did not write. Nothing is shared
     // with it that outlives the panic, and a damaged file is to be refused.
@@ -333,9 +373,7 @@ fn load(
             open(&builder(cache_bytes), directory.open_file(FILE)?, medium, &path)?
         };
         tables::check_format(&database, &path)?;
-        if past != Past::Closed {
-            mark::check(&database, directory)?;
-        }
+        tail.recover(&database, directory.synced())?;
         Ok(database)
     }));
     match opened {

@@ -19,6 +19,7 @@ mod conformance;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::core::event::{Entry, Event, TaskEvent};
 use crate::core::id::{Epoch, Seq, TaskId};
@@ -178,7 +179,7 @@ pub async fn apart<T: Send + 'static>(
 }
 
 /// What becomes durable together.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// New facts, in order.
     pub entries: Vec<Entry>,
@@ -192,10 +193,18 @@ impl Group {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.trim == Trim::default()
     }
+
+    /// Adds a later group. Made durable as one, they leave the same.
+    fn extend(&mut self, later: Self) {
+        self.entries.extend(later.entries);
+        self.trim.tasks.extend(later.trim.tasks);
+        self.trim.keys.extend(later.trim.keys);
+        self.trim.notes.extend(later.trim.notes);
+    }
 }
 
-/// What a group forgets.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+/// What a group forgets. Nothing of it is ever stored again.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trim {
     /// Ended tasks, each with the place of its last event: the task, its payload,
     /// its whole story and its result go together.

@@ -28,6 +28,7 @@
 //!
 //! What this module does not do: it opens no table and knows no engine.
 
+pub(super) mod group;
 pub(super) mod pack;
 pub(super) mod run;
 

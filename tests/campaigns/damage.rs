@@ -18,8 +18,10 @@ use super::recorded::{Contents, Recorded, another_group, read};
 
 /// The tail that is cut, a byte at a time.
 const TAIL: usize = 64 << 10;
-/// The database in its directory.
-const FILE: &str = "taskgrid.redb";
+/// The files in which bits are flipped: the database, and the journal beside it.
+const FILES: [&str; 2] = ["taskgrid.redb", "JOURNAL"];
+/// Of a thousand flips, those in the journal.
+const IN_JOURNAL: u64 = 200;
 
 /// Runs it.
 pub(crate) fn run(run: &Run) -> Ran {
@@ -60,8 +62,8 @@ fn flips_at_rest(run: &Run, bench: &mut Bench<'_>) -> Report {
         bench.flip(bit);
         let verified = bench.verify();
         let found = bench.open().and_then(|store| guarded(|| read(&store)));
-        tally.agrees(verified, &found, bit);
-        tally.judge(&format!("bit {bit}"), found, &bench.recorded.contents);
+        tally.agrees(verified, &found, &bit);
+        tally.judge(&bit.to_string(), found, &bench.recorded.contents);
         bench.restore();
     }
     tally.report("flips", flips, flips / 4)
@@ -75,7 +77,7 @@ fn flips_while_open(run: &Run, bench: &mut Bench<'_>) -> Report {
     let flips = run.many(200, 10_000);
     for _ in 0..flips {
         let bit = bench.some_bit(&mut dice);
-        bench.while_open(&format!("bit {bit}"), &mut tally, |bench| bench.flip(bit));
+        bench.while_open(&bit.to_string(), &mut tally, |bench| bench.flip(bit));
     }
     tally.report("flips", flips, flips / 10)
 }
@@ -110,7 +112,7 @@ fn cuts(run: &Run, bench: &mut Bench<'_>) -> Report {
         let verified = (place % 16 == 0).then(|| bench.verify());
         let found = bench.open().and_then(|store| guarded(|| read(&store)));
         if let Some(verified) = verified {
-            tally.agrees(verified, &found, length);
+            tally.agrees(verified, &found, &format_args!("{length} bytes"));
         }
         tally.judge(&format!("{length} bytes"), found, &bench.recorded.contents);
         bench.restore();
@@ -119,12 +121,26 @@ fn cuts(run: &Run, bench: &mut Bench<'_>) -> Report {
     tally.report("cuts", wanted, wanted / 4)
 }
 
+/// A bit of one of the files.
+#[derive(Debug, Clone, Copy)]
+struct Bit {
+    /// Which of [`FILES`].
+    file: usize,
+    bit: usize,
+}
+
+impl std::fmt::Display for Bit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "bit {} of {}", self.bit, FILES[self.file])
+    }
+}
+
 /// A directory in which the recorded store is damaged, and mended again.
 struct Bench<'a> {
     recorded: &'a Recorded,
     dir: TempDir,
-    /// The file under the store, which the store has open, too.
-    file: File,
+    /// The files under the store, which the store has open, too.
+    files: [File; 2],
 }
 
 impl<'a> Bench<'a> {
@@ -134,53 +150,60 @@ impl<'a> Bench<'a> {
         let dir =
             if in_memory.is_dir() { tempfile::tempdir_in(in_memory) } else { tempfile::tempdir() };
         let dir = dir.expect("a directory can be made");
-        let path = dir.path().join(FILE);
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(true).open(path);
-        let bench = Self { recorded, dir, file: file.expect("a file can be made") };
+        let files = FILES.map(|name| {
+            let mut options = OpenOptions::new();
+            let options = options.read(true).write(true).create(true).truncate(true);
+            options.open(dir.path().join(name)).expect("a file can be made")
+        });
+        let bench = Self { recorded, dir, files };
         bench.restore();
         bench
     }
 
     /// Everything as it was recorded.
     fn restore(&self) {
-        let whole = &self.recorded.file;
-        self.file.set_len(u64::try_from(whole.len()).unwrap()).expect("it has a length");
-        self.file.write_all_at(whole, 0).expect("it is written");
+        for (file, whole) in self.files.iter().zip(self.recorded()) {
+            file.set_len(u64::try_from(whole.len()).unwrap()).expect("it has a length");
+            file.write_all_at(whole, 0).expect("it is written");
+        }
         std::fs::write(self.dir.path().join("LOCK"), &self.recorded.lock).expect("it is written");
     }
 
+    /// What was recorded of each file.
+    fn recorded(&self) -> [&'a [u8]; 2] {
+        [&self.recorded.file, &self.recorded.journal]
+    }
+
     /// A bit of a page that is not empty: three quarters of most files are.
-    fn some_bit(&self, dice: &mut Dice) -> usize {
+    fn some_bit(&self, dice: &mut Dice) -> Bit {
+        let file = usize::from(dice.chance(IN_JOURNAL));
+        let bytes = self.recorded()[file];
         loop {
-            let bit = dice.place(self.recorded.file.len() * 8);
+            let bit = dice.place(bytes.len() * 8);
             let page = bit / 8 / 4_096 * 4_096;
-            let page = &self.recorded.file[page..][..4_096];
-            if dice.chance(100) || page.iter().any(|byte| *byte != 0) {
-                return bit;
+            if dice.chance(100) || bytes[page..][..4_096].iter().any(|byte| *byte != 0) {
+                return Bit { file, bit };
             }
         }
     }
 
-    fn flip(&self, bit: usize) {
-        let flipped = self.recorded.file[bit / 8] ^ (1 << (bit % 8));
+    fn flip(&self, Bit { file, bit }: Bit) {
+        let (file, recorded) = (&self.files[file], self.recorded()[file]);
+        let flipped = recorded[bit / 8] ^ (1 << (bit % 8));
         let place = u64::try_from(bit / 8).unwrap();
         // An open store may have given the end of its file back, and written since.
-        if place >= self.file.metadata().expect("it has a length").len() {
+        if place >= file.metadata().expect("it has a length").len() {
             return;
         }
         let mut there = [0];
-        self.file.read_exact_at(&mut there, place).expect("it is read");
-        let flipped = if there[0] == self.recorded.file[bit / 8] {
-            flipped
-        } else {
-            there[0] ^ (1 << (bit % 8))
-        };
-        self.file.write_all_at(&[flipped], place).expect("it is written");
+        file.read_exact_at(&mut there, place).expect("it is read");
+        let is_as_recorded = there[0] == recorded[bit / 8];
+        let flipped = if is_as_recorded { flipped } else { there[0] ^ (1 << (bit % 8)) };
+        file.write_all_at(&[flipped], place).expect("it is written");
     }
 
     fn cut(&self, length: usize) {
-        self.file.set_len(u64::try_from(length).unwrap()).expect("it has a length");
+        self.files[0].set_len(u64::try_from(length).unwrap()).expect("it has a length");
     }
 
     /// Where what is in the file ends: there may be room for more behind it.
@@ -277,7 +300,7 @@ impl Tally {
         &mut self,
         verified: Result<bool, Fate>,
         found: &Result<Contents, Fate>,
-        place: usize,
+        place: &dyn std::fmt::Display,
     ) {
         let says = match verified {
             Ok(is_sound) => is_sound,

@@ -25,6 +25,7 @@ const TASKS: u64 = 25;
 pub(crate) struct Recorded {
     pub(crate) name: &'static str,
     pub(crate) file: Vec<u8>,
+    pub(crate) journal: Vec<u8>,
     pub(crate) lock: Vec<u8>,
     pub(crate) contents: Contents,
 }
@@ -39,22 +40,25 @@ impl Recorded {
         Self::of("closed", dir.path(), contents)
     }
 
-    /// One whose process was killed after the last sync.
+    /// One whose process was killed after the last sync, with half of it in the journal.
     pub(crate) fn killed(seed: u64) -> Self {
         let dir = tempfile::tempdir().expect("a directory can be made");
         let store = filled(dir.path(), seed);
-        let contents = read(&store).expect("it can be read");
-        Self::of("killed", dir.path(), contents)
+        let mut killed = Self::of("killed", dir.path(), Contents::default());
+        // Before anything is read, the database takes what the journal has.
+        killed.contents = read(&store).expect("it can be read");
+        killed
     }
 
     fn of(name: &'static str, dir: &Path, contents: Contents) -> Self {
         let bytes = |name| std::fs::read(dir.join(name)).expect("it is there");
-        Self { name, file: bytes("taskgrid.redb"), lock: bytes("LOCK"), contents }
+        let [file, journal, lock] = ["taskgrid.redb", "JOURNAL", "LOCK"].map(bytes);
+        Self { name, file, journal, lock, contents }
     }
 }
 
 /// All that can be read of a store.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Contents {
     scanned: Vec<Event>,
     recovered: Recovered,
@@ -166,6 +170,9 @@ fn filled(dir: &Path, seed: u64) -> Embedded {
             trim.notes.push(number - 2);
         }
         store.append(&Group { entries, trim }).expect("it is stored");
+        if number == GROUPS / 2 {
+            store.tasks(&[]).expect("the database takes what the journal has");
+        }
     }
     store
 }

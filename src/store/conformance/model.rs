@@ -1,6 +1,6 @@
 //! Random histories, compared with the store in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -87,12 +87,15 @@ struct History<'e, E> {
     next_seq: u64,
     /// The last event of each task that is kept.
     last: BTreeMap<u64, Option<u64>>,
+    /// Keys and notes that were trimmed: they are never stored again.
+    trimmed: [BTreeSet<u64>; 2],
 }
 
 impl<'e, E: Engine> History<'e, E> {
     fn new(engine: &'e E) -> Self {
         let (store, model) = (engine.open(), Memory::new());
-        Self { engine, store, model, next_id: 1, next_seq: 1, last: BTreeMap::new() }
+        let (last, trimmed) = (BTreeMap::new(), [BTreeSet::new(), BTreeSet::new()]);
+        Self { engine, store, model, next_id: 1, next_seq: 1, last, trimmed }
     }
 
     fn run(mut self, steps: Vec<Step>) {
@@ -149,6 +152,8 @@ impl<'e, E: Engine> History<'e, E> {
                     *last = Some(seq);
                     group.entries.push(entry);
                 }
+                Fact::Side(Event::Keyed(batch)) if self.trimmed[0].contains(&batch.first.0) => {}
+                Fact::Side(Event::Leased(notes)) if self.trimmed[1].contains(&notes.note) => {}
                 Fact::Side(event) => group.entries.push(event.into()),
             }
         }
@@ -158,6 +163,8 @@ impl<'e, E: Engine> History<'e, E> {
             self.last.remove(&id);
             group.trim.tasks.push((TaskId(id), Seq(last)));
         }
+        self.trimmed[0].extend(keys);
+        self.trimmed[1].extend(&notes);
         group.trim.keys = keys.iter().copied().map(TaskId).collect();
         group.trim.notes = notes;
         group

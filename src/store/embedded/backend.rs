@@ -1,5 +1,5 @@
-//! The file below the engine: where it is decided whether a sync is one, and
-//! where a full disk is told from a broken one.
+//! The file below the engine, and what it shares with the one beside it: whether a sync is
+//! one, and whether a disk is full or broken.
 //!
 //! What this module does not do: it locks nothing; the directory's lock does.
 
@@ -14,7 +14,7 @@ use redb::StorageBackend;
 use super::Durability;
 use super::sums::Sums;
 
-/// What the handles of one file share: how durable it is, and how it fares.
+/// What the files of a store share: how durable they are, and how they fare.
 #[derive(Debug)]
 pub(super) struct Medium {
     durability: Durability,
@@ -24,14 +24,14 @@ pub(super) struct Medium {
     full: AtomicBool,
     /// A write failed otherwise, or a sync failed.
     failed: AtomicBool,
-    /// What its blocks must be.
+    /// What the blocks of the database's file must be.
     pub(super) sums: Sums,
     #[cfg(test)]
     pub(super) faults: super::tests::Faults,
 }
 
 impl Medium {
-    /// A file that nothing has happened to.
+    /// Of files that nothing has happened to.
     pub(super) fn new(durability: Durability) -> Self {
         Self {
             durability,
@@ -70,6 +70,30 @@ impl Medium {
     /// Whether a commit that is made waits for the disk.
     pub(super) fn syncs(&self) -> bool {
         self.durability == Durability::Sync || self.forced.load(Ordering::SeqCst)
+    }
+
+    /// Writes into a file, and notes how that fared.
+    pub(super) fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        #[cfg(test)]
+        self.written(self.faults.write(offset, bytes))?;
+        self.written(file.write_all_at(bytes, offset))
+    }
+
+    /// Has the disk take what was written, if commits wait for it, and notes how that fared.
+    pub(super) fn sync(&self, file: &File) -> io::Result<()> {
+        if !self.syncs() {
+            return Ok(());
+        }
+        #[cfg(test)]
+        let done = self.faults.sync().and_then(|()| file.sync_data());
+        #[cfg(not(test))]
+        let done = file.sync_data();
+        done.map_err(|error| {
+            self.failed.store(true, Ordering::SeqCst);
+            // Never as "no space": what a failed sync left behind is unknown,
+            // whatever its reason, so that it must not be tried again.
+            io::Error::other(format!("cannot sync: {error}"))
+        })
     }
 
     fn written(&self, done: io::Result<()>) -> io::Result<()> {
@@ -116,26 +140,12 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if !self.medium.syncs() {
-            return Ok(());
-        }
-        #[cfg(test)]
-        let done = self.medium.faults.sync().and_then(|()| self.file.sync_data());
-        #[cfg(not(test))]
-        let done = self.file.sync_data();
-        done.map_err(|error| {
-            self.medium.failed.store(true, Ordering::SeqCst);
-            // Never as "no space": what a failed sync left behind is unknown,
-            // whatever its reason, so that it must not be tried again.
-            io::Error::other(format!("cannot sync: {error}"))
-        })
+        self.medium.sync(&self.file)
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        #[cfg(test)]
-        self.medium.written(self.medium.faults.write(offset, bytes))?;
         self.medium.sums.begin_write(offset, bytes);
-        self.medium.written(self.file.write_all_at(bytes, offset))?;
+        self.medium.write(&self.file, bytes, offset)?;
         self.medium.sums.written(offset, bytes);
         Ok(())
     }

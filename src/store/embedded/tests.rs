@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod faults;
+mod journal;
 mod records;
 mod verify;
 
@@ -17,7 +18,7 @@ use crate::store::record::Table;
 
 pub(super) use self::faults::Faults;
 
-/// A store with a few hundred rows, small and large.
+/// A store with a few hundred rows, small and large, in five commits of the database.
 fn filled(dir: &Path, durability: Durability) -> Embedded {
     let store = Embedded::open(dir, durability).unwrap();
     for batch in 0..5_u64 {
@@ -31,8 +32,14 @@ fn filled(dir: &Path, durability: Durability) -> Embedded {
             ]
         });
         store.append(&group(entries)).unwrap();
+        flush(&store);
     }
     store
+}
+
+/// Has the database take what waits in the journal, as everybody who reads does.
+fn flush(store: &Embedded) {
+    store.read(|_| Ok(())).unwrap();
 }
 
 /// Tasks of a store of [`many`].
@@ -63,6 +70,7 @@ fn nothing_is_left_of_tasks_that_were_all_trimmed() {
     let store = Embedded::open(dir.path(), Durability::Os).unwrap();
     store.append(&trims::many_of_all_sizes()).unwrap();
     let records = |store: &Embedded| {
+        flush(store);
         let read = store.with(|database| {
             let transaction = database.begin_read().map_err(engine)?;
             let rows = [Table::Tasks, Table::Events].map(|table| {

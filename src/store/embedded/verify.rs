@@ -19,9 +19,10 @@ use self::overlay::Overlay;
 use self::walk::Walk;
 use super::directory::Directory;
 use super::tables::{self, engine};
-use super::{CACHE_BYTES, FILE, backend, builder, mark, not_opened};
-use crate::store::Error;
+use super::writer::Writer;
+use super::{CACHE_BYTES, FILE, backend, builder, journal, mark, not_opened};
 use crate::store::record::Table;
+use crate::store::{Error, Group};
 
 /// Damages that are told of; more are counted.
 const TOLD: usize = 20;
@@ -137,6 +138,12 @@ fn read(directory: &Directory, pages: Pages, report: &mut Report) -> Result<(), 
     let opened = builder.create_with_backend(overlay);
     let database: Database = opened.map_err(|error| not_opened(error, &path))?;
     tables::check_format(&database, &path)?;
+    if pages == Pages::Checked {
+        match recover(directory, &database) {
+            Err(Error::Damaged { what }) => report.damaged(what),
+            done => done?,
+        }
+    }
     let walk = Walk::new(database.begin_read().map_err(engine)?);
     for table in Table::ALL {
         match pages {
@@ -145,13 +152,28 @@ fn read(directory: &Directory, pages: Pages, report: &mut Report) -> Result<(), 
             Pages::Trusted => drop(guarded(|| walk.records(table, report))),
         }
     }
-    if pages == Pages::Checked && !report.was_closed {
-        match mark::check(&database, directory) {
-            Err(Error::Damaged { what }) => report.damaged(what),
-            done => done?,
-        }
-    }
     Ok(())
+}
+
+/// Has the database take what the journal holds beyond it, as a start would.
+fn recover(directory: &Directory, database: &Database) -> Result<(), Error> {
+    let held = match mark::last(database) {
+        // That record is told of with the others.
+        Err(Error::Damaged { .. }) => return Ok(()),
+        held => held?,
+    };
+    let (waiting, last) = if directory.has(journal::FILE)? {
+        let file = directory.read_file(journal::FILE)?;
+        let unreadable = |source| Error::Unusable { path: directory.join(journal::FILE), source };
+        backend::distrust_the_page_cache(&file).map_err(unreadable)?;
+        journal::read(&file, held)?
+    } else {
+        (Group::default(), held.number)
+    };
+    mark::check(last, directory.synced())?;
+    let transaction = database.begin_write().map_err(engine)?;
+    Writer::new(&transaction).write(&waiting)?;
+    transaction.commit().map_err(engine)
 }
 
 /// The engine may panic over bytes that it did not write.

@@ -141,7 +141,8 @@ fn hit(path: &Path, page: usize) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// A store that is open, as its directory was before its last commit and after it.
+/// A store that is open, as its directory was before the last commit of its database and
+/// after it.
 struct Killed {
     before: TempDir,
     after: TempDir,
@@ -159,7 +160,8 @@ fn killed() -> Killed {
         (copy, dump(&store))
     };
     let (before, held_before) = copy();
-    store.append(&group([submitted(1_000, &[b'l'; 900])])).unwrap();
+    // Too large for the journal.
+    store.append(&group([submitted(1_000, &vec![b'l'; 70_000])])).unwrap();
     let (after, held_after) = copy();
     let [old, new] = [&before, &after].map(|dir| std::fs::read(dir.path().join(FILE)).unwrap());
     let pages = old.chunks(PAGE).zip(new.chunks(PAGE)).enumerate();

@@ -23,7 +23,7 @@ pub(in crate::store::embedded) struct Faults {
 
 impl Faults {
     /// Lets every write find no space.
-    pub(super) fn fill_up(&self, full: bool) {
+    pub(in crate::store::embedded) fn fill_up(&self, full: bool) {
         self.no_space.store(full, Ordering::SeqCst);
     }
 
@@ -110,21 +110,26 @@ fn a_store_on_a_full_disk_is_read_while_it_is_full() {
 
 #[test]
 fn a_failed_sync_is_never_tried_again() {
-    let dir = TempDir::new().unwrap();
-    let store = filled(dir.path(), Durability::Sync);
-    let kept = dump(&store).kept_tasks();
-    store.medium.faults.fail_syncs(true);
-    let refused = store.append(&group([submitted(1_000, b"")]));
-    assert!(matches!(refused, Err(Error::Failed { .. })), "{refused:?}");
-    store.medium.faults.fail_syncs(false);
-    let refused = store.append(&group([submitted(1_001, b"")]));
-    assert!(matches!(refused, Err(Error::Failed { .. })), "{refused:?}");
-    assert!(matches!(store.reopen(), Err(Error::Failed { .. })));
-    drop(store);
-    let store = Embedded::open(dir.path(), Durability::Sync).unwrap();
-    // Whether the group is there is unknown; the one after it is not.
-    let unknown = usize::from(store.tasks(&[TaskId(1_000)]).unwrap()[0].is_some());
-    assert_eq!(dump(&store).kept_tasks(), kept + unknown);
+    // In the journal, and in the database.
+    for bytes in [0, 70_000] {
+        let dir = TempDir::new().unwrap();
+        let store = filled(dir.path(), Durability::Sync);
+        let kept = dump(&store).kept_tasks();
+        store.medium.faults.fail_syncs(true);
+        let refused = store.append(&group([submitted(1_000, &vec![1; bytes])]));
+        assert!(matches!(refused, Err(Error::Failed { .. })), "{refused:?}");
+        store.medium.faults.fail_syncs(false);
+        for later in [0, 70_000] {
+            let refused = store.append(&group([submitted(1_001, &vec![1; later])]));
+            assert!(matches!(refused, Err(Error::Failed { .. })), "{bytes}, {later}: {refused:?}");
+        }
+        assert!(matches!(store.reopen(), Err(Error::Failed { .. })));
+        drop(store);
+        let store = Embedded::open(dir.path(), Durability::Sync).unwrap();
+        // Whether the group is there is unknown; the one after it is not.
+        let unknown = usize::from(store.tasks(&[TaskId(1_000)]).unwrap()[0].is_some());
+        assert_eq!(dump(&store).kept_tasks(), kept + unknown);
+    }
 }
 
 #[test]

@@ -1,0 +1,185 @@
+//! The end of the log: commits that the database has yet to take.
+//!
+//! A small group is durable once the journal has it. The database takes many of them in one
+//! commit: before anybody reads, when the journal has no more room, with a group that is too
+//! large for it, and at the end. So a commit that somebody waits for is one write in a row,
+//! and the engine, which asks as much for a group of one task as for one of a hundred, is
+//! asked less often.
+//!
+//! Commits have numbers that rise by ones. The database holds that of the last one it has, and
+//! the journal that of each group: after a crash the two fit together by them.
+//!
+//! What this module does not do: it knows no format of either.
+
+use redb::{Database, ReadableDatabase as _, WriteTransaction};
+
+use super::journal::Journal;
+use super::mark;
+use super::rows;
+use super::tables::{self, engine};
+use super::writer::Writer;
+use crate::core::event::Event;
+use crate::core::id::Epoch;
+use crate::store::record::Table;
+use crate::store::record::group::Stamp;
+use crate::store::{Error, Group, stored_twice};
+
+/// What comes after the database.
+#[derive(Debug)]
+pub(super) struct Tail {
+    journal: Journal,
+    /// What is in the journal and not in the database.
+    waiting: Group,
+    /// The last commit of all.
+    last: Stamp,
+    ends: Ends,
+    /// It is not known what of a commit is durable.
+    is_broken: bool,
+}
+
+/// The greatest keys that were given, which rise.
+#[derive(Debug, Default, Clone, Copy)]
+struct Ends {
+    task: Option<u64>,
+    event: Option<u64>,
+}
+
+impl Tail {
+    /// Nothing, until it is [recovered](Self::recover).
+    pub(super) fn new(journal: Journal) -> Self {
+        Self {
+            journal,
+            waiting: Group::default(),
+            last: Stamp { nonce: 0, number: 0 },
+            ends: Ends::default(),
+            is_broken: true,
+        }
+    }
+
+    /// Has the database take what a journal holds beyond it. The last commit is not before
+    /// the one that was noted as synced.
+    pub(super) fn recover(
+        &mut self,
+        database: &Database,
+        synced: Option<u64>,
+    ) -> Result<(), Error> {
+        let held = mark::last(database)?;
+        let (waiting, number) = self.journal.read(held)?;
+        mark::check(number, synced)?;
+        self.ends = Ends::read(database)?;
+        self.last = Stamp { number, ..held };
+        self.waiting = waiting;
+        self.is_broken = false;
+        self.flush(database)
+    }
+
+    /// Has the next read of the journal look at the disk.
+    pub(super) fn distrust_the_page_cache(&self) -> Result<(), Error> {
+        self.journal.distrust_the_page_cache()
+    }
+
+    /// Whether the database lacks what was committed.
+    pub(super) fn lags(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Makes a group durable. Its number.
+    pub(super) fn append(&mut self, database: &Database, group: &Group) -> Result<u64, Error> {
+        self.must_be_whole()?;
+        let mut ends = self.ends;
+        ends.extend(group)?;
+        let last = Stamp { number: self.last.number + 1, ..self.last };
+        self.is_broken = true;
+        let is_journaled = self.journal.append(last, group)?;
+        self.is_broken = false;
+        if is_journaled {
+            self.waiting.extend(group.clone());
+            self.last = last;
+        } else {
+            self.commit(database, last, |transaction| Writer::new(transaction).write(group))?;
+        }
+        self.ends = ends;
+        Ok(last.number)
+    }
+
+    /// Begins a boot. All epochs, and the number of the commit.
+    pub(super) fn take_epoch(
+        &mut self,
+        database: &Database,
+        nonce: u64,
+    ) -> Result<(Vec<Epoch>, u64), Error> {
+        self.must_be_whole()?;
+        let last = Stamp { nonce, number: self.last.number + 1 };
+        let epochs =
+            self.commit(database, last, |transaction| Writer::new(transaction).take_epoch(nonce))?;
+        Ok((epochs, last.number))
+    }
+
+    /// Has the database take what waits.
+    pub(super) fn flush(&mut self, database: &Database) -> Result<(), Error> {
+        if !self.lags() {
+            return Ok(());
+        }
+        self.must_be_whole()?;
+        self.commit(database, self.last, |_| Ok(()))
+    }
+
+    /// One commit of the database: what waits, and then what `write` writes.
+    fn commit<T>(
+        &mut self,
+        database: &Database,
+        last: Stamp,
+        write: impl FnOnce(&WriteTransaction) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.is_broken = true;
+        let transaction = database.begin_write().map_err(engine)?;
+        if self.lags() {
+            Writer::new(&transaction).write(&self.waiting)?;
+        }
+        let written = write(&transaction)?;
+        mark::put(&transaction, last.number)?;
+        transaction.commit().map_err(engine)?;
+        self.is_broken = false;
+        self.waiting = Group::default();
+        self.journal.restart();
+        self.last = last;
+        Ok(written)
+    }
+
+    fn must_be_whole(&self) -> Result<(), Error> {
+        let what = "an earlier commit failed";
+        if self.is_broken { Err(Error::Failed { what: what.to_owned() }) } else { Ok(()) }
+    }
+}
+
+impl Ends {
+    /// Those in the database.
+    fn read(database: &Database) -> Result<Self, Error> {
+        let transaction = database.begin_read().map_err(engine)?;
+        let last = |table| {
+            let rows = transaction.open_table(tables::definition::<u64>(table)).map_err(engine)?;
+            rows::last(table, &rows)
+        };
+        Ok(Self { task: last(Table::Tasks)?, event: last(Table::Events)? })
+    }
+
+    /// Goes on to those of a group, which must come after them.
+    fn extend(&mut self, group: &Group) -> Result<(), Error> {
+        for entry in &group.entries {
+            match &entry.event {
+                Event::Submitted { id, .. } => raise(&mut self.task, id.0, "task")?,
+                Event::Changed(event) => raise(&mut self.event, event.seq.0, "event")?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn raise(end: &mut Option<u64>, key: u64, noun: &str) -> Result<(), Error> {
+    if end.is_some_and(|end| key <= end) {
+        return Err(stored_twice(noun, key));
+    }
+    *end = Some(key);
+    Ok(())
+}
