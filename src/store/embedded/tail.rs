@@ -1,8 +1,8 @@
 //! The end of the log: commits that the database has yet to take.
 //!
 //! A small group is durable once the journal has it. The database takes many of them in one
-//! commit: before anybody reads, when the journal has no more room, with a group that is too
-//! large for it, and at the end. So a commit that somebody waits for is one write in a row,
+//! commit: before anybody reads, when too many wait or the journal has no more room, with a
+//! group that is too large for it, and at the end. So a commit that somebody waits for is one write in a row,
 //! and the engine, which asks as much for a group of one task as for one of a hundred, is
 //! asked less often.
 //!
@@ -23,6 +23,10 @@ use crate::core::id::Epoch;
 use crate::store::record::Table;
 use crate::store::record::group::Stamp;
 use crate::store::{Error, Group, stored_twice};
+
+/// Entries that wait at most: the database takes so many in some milliseconds, and the commit
+/// after them waits for that.
+const WAITING_ENTRIES: usize = 4_000;
 
 /// What comes after the database.
 #[derive(Debug)]
@@ -89,10 +93,7 @@ impl Tail {
         let mut ends = self.ends;
         ends.extend(group)?;
         let last = Stamp { number: self.last.number + 1, ..self.last };
-        self.is_broken = true;
-        let is_journaled = self.journal.append(last, group)?;
-        self.is_broken = false;
-        if is_journaled {
+        if self.journals(last, group)? {
             self.waiting.extend(group.clone());
             self.last = last;
         } else {
@@ -100,6 +101,17 @@ impl Tail {
         }
         self.ends = ends;
         Ok(last.number)
+    }
+
+    /// Writes a group into the journal; whether it is one for it.
+    fn journals(&mut self, last: Stamp, group: &Group) -> Result<bool, Error> {
+        if self.waiting.entries.len() + group.entries.len() > WAITING_ENTRIES {
+            return Ok(false);
+        }
+        self.is_broken = true;
+        let is_journaled = self.journal.append(last, group)?;
+        self.is_broken = false;
+        Ok(is_journaled)
     }
 
     /// Begins a boot. All epochs, and the number of the commit.
