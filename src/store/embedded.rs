@@ -199,7 +199,14 @@ impl Embedded {
 
     fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T, Error>) -> Result<T, Error> {
         if self.lags.load(Ordering::Acquire) {
-            self.with_tail(|database, tail| tail.flush(database))?;
+            match self.with_tail(|database, tail| tail.flush(database)) {
+                Err(Error::Full) => {
+                    // What is read was promised: the reserve is for it, too.
+                    self.reopen()?;
+                    self.tail().tell_that_it_is_full();
+                }
+                done => done?,
+            }
         }
         self.with(|database| work(&Reader::new(database.begin_read().map_err(engine)?)))
     }
@@ -282,7 +289,9 @@ impl Store for Embedded {
     }
 
     fn has_room(&self) -> bool {
-        reserve::hold(&self.directory)
+        let has_room = reserve::hold(&self.directory);
+        self.tail().hear_of_room(has_room);
+        has_room
     }
 }
 

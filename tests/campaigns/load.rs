@@ -54,6 +54,8 @@ pub(crate) struct Plan {
     pub(crate) long: u64,
     /// Tasks in a thousand whose handler fails the first time, half of them by a panic.
     pub(crate) failing: u64,
+    /// Bytes of padding of most tasks, at most; some have ten thousand.
+    pub(crate) padding: usize,
     /// The dispatcher keeps so few ended tasks that clients may come too late.
     pub(crate) forgets: bool,
 }
@@ -71,6 +73,7 @@ impl Default for Plan {
             slow_millis: (1, 20),
             long: 0,
             failing: 5,
+            padding: 100,
             forgets: false,
         }
     }
@@ -363,7 +366,7 @@ impl Shared {
                 Deed::Panic
             };
             // Large ones have a place of their own in the store.
-            let most = if dice.chance(20) { 10_000 } else { 100 };
+            let most = if dice.chance(20) { 10_000 } else { self.plan.padding };
             let padding = dice.place(most);
             Work { name: format!("{key}/{place}"), deed, padding }
         });

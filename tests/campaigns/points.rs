@@ -6,9 +6,12 @@
 //!  pwrite*    fdatasync  writev                  pread64    pwrite*          fdatasync
 //! ```
 //!
+//! A commit of small tasks is one of the journal, of which the database takes many at once
+//! later; one of large tasks is one of the database. So some points are met by a load of small
+//! tasks, and some by one of large ones.
+//!
 //! A start is made by a thread of its own, and calls are counted by threads. So a number that
-//! no start reaches is met by a commit, and by no start. Only calls on the database count: what
-//! else lies beside it is noted after a sync.
+//! no start reaches is met by a commit, and by no start. Only calls on the point's file count.
 //!
 //! A kill as a call is entered is one before it. For one after it the thread is held
 //! when the call is over, and then the process is killed.
@@ -27,14 +30,19 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Longer than the campaign takes to see that a thread is held. The tracer lets go of a
 /// killed process only when this is over.
 const HELD: Effect = Effect::HeldAfter(1_500);
-/// The database in its directory.
-const FILE: &str = "taskgrid.redb";
+/// The database in its directory, and the journal.
+const DATABASE: &str = "taskgrid.redb";
+const JOURNAL: &str = "JOURNAL";
+/// Padding of tasks whose batches are too large for the journal.
+const LARGE: usize = 10_000;
 /// Ended tasks that are kept: so few that every group of commits trims.
 const KEPT: &str = "200";
 
 #[derive(Debug, Clone, Copy)]
 struct Point {
     name: &'static str,
+    /// The file on which the call is made; `None` for sockets.
+    file: Option<&'static str>,
     call: &'static str,
     effect: Effect,
     /// Which of these calls, one of `from` to `to`.
@@ -51,8 +59,11 @@ enum When {
     NextGroupWaits,
 }
 
-const fn point(name: &'static str, call: &'static str, effect: Effect, calls: (u64, u64)) -> Point {
-    Point { name, call, effect, from: calls.0, to: calls.1, when: When::AtOnce }
+type Call = (Option<&'static str>, &'static str);
+
+const fn point(name: &'static str, call: Call, effect: Effect, calls: (u64, u64)) -> Point {
+    let (file, call) = call;
+    Point { name, file, call, effect, from: calls.0, to: calls.1, when: When::AtOnce }
 }
 
 /// How often a point is tried for each time that it is to be hit: under load the call that
@@ -60,28 +71,40 @@ const fn point(name: &'static str, call: &'static str, effect: Effect, calls: (u
 const TRIES: u64 = 3;
 
 /// However the pages of a commit are written: each by itself, or many in one call.
-const WRITE: &str = "pwrite64,pwritev,pwritev2";
-const SYNC: &str = "fdatasync";
+const WRITE: Call = (Some(DATABASE), "pwrite64,pwritev,pwritev2");
+const SYNC: Call = (Some(DATABASE), "fdatasync");
+const JOURNAL_WRITE: Call = (Some(JOURNAL), WRITE.1);
+const JOURNAL_SYNC: Call = (Some(JOURNAL), SYNC.1);
 /// The only calls that are made on other files: sockets.
-const ANSWER: &str = "writev";
+const ANSWER: Call = (None, "writev");
 
 /// Syncs and writes of a commit: beyond those of any start, of which there are some ten and
 /// some thirty. A commit has one sync, and at least one write.
 const SYNCS: (u64, u64) = (20, 60);
 const WRITES: (u64, u64) = (40, 120);
+/// Those in the journal, of which a start syncs one and writes none.
+const IN_JOURNAL: (u64, u64) = (2, 60);
 
-/// Points of a commit.
-const COMMIT: [Point; 6] = [
-    Point { when: When::NextGroupWaits, ..point("before_append", SYNC, HELD, SYNCS) },
-    point("within_append", WRITE, Effect::Killed, WRITES),
-    point("before_sync", SYNC, Effect::Killed, SYNCS),
-    point("after_sync", SYNC, HELD, SYNCS),
+/// Points of a commit in the journal.
+const SMALL_COMMIT: [Point; 6] = [
+    Point { when: When::NextGroupWaits, ..point("before_append", JOURNAL_SYNC, HELD, IN_JOURNAL) },
+    point("within_append", JOURNAL_WRITE, Effect::Killed, IN_JOURNAL),
+    point("before_sync", JOURNAL_SYNC, Effect::Killed, IN_JOURNAL),
+    point("after_sync", JOURNAL_SYNC, HELD, IN_JOURNAL),
     point("before_answer", ANSWER, Effect::Killed, (10, 200)),
     point("after_answer", ANSWER, HELD, (10, 200)),
 ];
 
+/// Points of a commit of the database, which takes what is in the journal, too.
+const LARGE_COMMIT: [Point; 4] = [
+    Point { when: When::NextGroupWaits, ..point("before_large_append", SYNC, HELD, SYNCS) },
+    point("within_large_append", WRITE, Effect::Killed, WRITES),
+    point("before_large_sync", SYNC, Effect::Killed, SYNCS),
+    point("after_large_sync", SYNC, HELD, SYNCS),
+];
+
 /// The point after the file grew: that is often only while it is small.
-const GROWTH: [Point; 1] = [point("after_growth", "ftruncate", HELD, (1, 2))];
+const GROWTH: [Point; 1] = [point("after_growth", (Some(DATABASE), "ftruncate"), HELD, (1, 2))];
 /// How often it is hit in one store.
 const GROWTHS: u64 = 4;
 
@@ -92,37 +115,53 @@ const TRIM: [Point; 3] = [
     point("after_trim_sync", SYNC, HELD, SYNCS),
 ];
 
-/// Points of the start after a kill. Its repair and its epoch take some syncs.
-const START: [Point; 5] = [
-    point("start_reading", "pread64", Effect::Killed, (1, 60)),
+/// Points of the start after a kill. Its repair, what it takes from the journal, and its epoch
+/// take some syncs.
+const START: [Point; 6] = [
+    point("start_reading", (Some(DATABASE), "pread64"), Effect::Killed, (1, 60)),
+    point("start_reading_journal", (Some(JOURNAL), "pread64"), Effect::Killed, (1, 1)),
     point("start_writing", WRITE, Effect::Killed, (1, 8)),
     point("start_before_sync", SYNC, Effect::Killed, (1, 8)),
     point("start_after_sync", SYNC, HELD, (1, 8)),
-    point("start_before_drop_of_pages", "fadvise64", Effect::Killed, (1, 1)),
+    point("start_before_drop_of_pages", (Some(DATABASE), "fadvise64"), Effect::Killed, (1, 1)),
 ];
 
 /// Hits each point, and has the histories checked.
 pub(super) fn run(run: &Run, report: &mut Report) {
     let times = run.many(1, 20);
     let mut dice = Dice::new(run.seed ^ 1);
+    let small = Plan { open: 400, ..Plan::default() };
+    let large = Plan { padding: LARGE, ..small.clone() };
+    let trimmed = Plan { forgets: true, ..large.clone() };
+    let keeps = ["--lease", "3s"];
     let mut part = Report::default();
-    at(&[&COMMIT[..], &START[..]].concat(), times, &["--lease", "3s"], &mut dice, &mut part);
+    let points = [&SMALL_COMMIT[..], &START[..]].concat();
+    at(&points, times, &small, &keeps, &mut dice, &mut part);
     report.part("points", part);
     let mut part = Report::default();
-    let flags = ["--lease", "3s", "--retain-tasks", KEPT];
-    at(&TRIM, times, &flags, &mut dice, &mut part);
+    at(&LARGE_COMMIT, times, &large, &keeps, &mut dice, &mut part);
+    report.part("large", part);
+    let mut part = Report::default();
+    let forgets = ["--lease", "3s", "--retain-tasks", KEPT];
+    at(&TRIM, times, &trimmed, &forgets, &mut dice, &mut part);
     report.part("trims", part);
     for store in 0..times.div_ceil(GROWTHS) {
         let mut part = Report::default();
-        at(&GROWTH, times.min(GROWTHS), &["--lease", "3s"], &mut dice, &mut part);
+        at(&GROWTH, times.min(GROWTHS), &large, &keeps, &mut dice, &mut part);
         report.part(&format!("growth {store}"), part);
     }
 }
 
-fn at(points: &[Point], times: u64, flags: &[&str], dice: &mut Dice, report: &mut Report) {
+fn at(
+    points: &[Point],
+    times: u64,
+    plan: &Plan,
+    flags: &[&str],
+    dice: &mut Dice,
+    report: &mut Report,
+) {
     let mut site = Site::with_workers(flags, 2);
-    let forgets = flags.contains(&KEPT);
-    let mut load = site.load(Plan { open: 400, forgets, ..Plan::default() }, dice.roll());
+    let mut load = site.load(plan.clone(), dice.roll());
     let mut stuck = Ok(());
     for point in points {
         let (mut hits, mut tries) = (0, 0);
@@ -142,16 +181,15 @@ fn at(points: &[Point], times: u64, flags: &[&str], dice: &mut Dice, report: &mu
     }
     site.settle(&mut load, report);
     drop(load);
-    site.check(report, forgets);
+    site.check(report, plan.forgets);
 }
 
 /// Starts the dispatcher, and kills it at the point; whether it got there.
 fn hit(site: &mut Site, load: &Load, point: &Point, dice: &mut Dice) -> bool {
     let nth = dice.between(point.from, point.to);
     let command = site.grid.dispatcher_again();
-    let database = site.grid.data_dir().join(FILE);
-    let file = (point.call != ANSWER).then_some(&*database);
-    let calls = Calls { names: point.call, file };
+    let file = point.file.map(|name| site.grid.data_dir().join(name));
+    let calls = Calls { names: point.call, file: file.as_deref() };
     let mut traced = strace::start(&command, calls, point.effect, nth);
     let met =
         within(PATIENCE, || strace::has_come(&mut traced, point.effect).then_some(())).is_some();

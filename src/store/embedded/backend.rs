@@ -65,6 +65,8 @@ impl Medium {
     /// Forgets that there was no space.
     pub(super) fn expect_space(&self) {
         self.full.store(false, Ordering::SeqCst);
+        #[cfg(test)]
+        self.faults.give_up_reserve();
     }
 
     /// Whether a commit that is made waits for the disk.

@@ -2,9 +2,9 @@
 //!
 //! A small group is durable once the journal has it. The database takes many of them in one
 //! commit: before anybody reads, when too many wait or the journal has no more room, with a
-//! group that is too large for it, and at the end. So a commit that somebody waits for is one write in a row,
-//! and the engine, which asks as much for a group of one task as for one of a hundred, is
-//! asked less often.
+//! group that is too large for it, and at the end. So a commit that somebody waits for is one
+//! write in a row, and the engine, which asks as much for a group of one task as for one of a
+//! hundred, is asked less often.
 //!
 //! Commits have numbers that rise by ones. The database holds that of the last one it has, and
 //! the journal that of each group: after a crash the two fit together by them.
@@ -39,6 +39,18 @@ pub(super) struct Tail {
     ends: Ends,
     /// It is not known what of a commit is durable.
     is_broken: bool,
+    space: Space,
+}
+
+/// Whether the database will have space for what waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Space {
+    /// It will: some is held in reserve.
+    Enough,
+    /// The reserve was given up for it while somebody read. The next group is told.
+    Untold,
+    /// The disk is full, or was a moment ago: nothing is to wait.
+    Short,
 }
 
 /// The greatest keys that were given, which rise.
@@ -57,6 +69,7 @@ impl Tail {
             last: Stamp { nonce: 0, number: 0 },
             ends: Ends::default(),
             is_broken: true,
+            space: Space::Enough,
         }
     }
 
@@ -87,9 +100,23 @@ impl Tail {
         !self.waiting.is_empty()
     }
 
+    /// Hears whether space is held in reserve.
+    pub(super) fn hear_of_room(&mut self, has_room: bool) {
+        self.space = if has_room { Space::Enough } else { Space::Short };
+    }
+
+    /// Has the next group told that the disk is full, which somebody found who read.
+    pub(super) fn tell_that_it_is_full(&mut self) {
+        self.space = Space::Untold;
+    }
+
     /// Makes a group durable. Its number.
     pub(super) fn append(&mut self, database: &Database, group: &Group) -> Result<u64, Error> {
         self.must_be_whole()?;
+        if self.space == Space::Untold {
+            self.space = Space::Short;
+            return Err(Error::Full);
+        }
         let mut ends = self.ends;
         ends.extend(group)?;
         let last = Stamp { number: self.last.number + 1, ..self.last };
@@ -105,7 +132,8 @@ impl Tail {
 
     /// Writes a group into the journal; whether it is one for it.
     fn journals(&mut self, last: Stamp, group: &Group) -> Result<bool, Error> {
-        if self.waiting.entries.len() + group.entries.len() > WAITING_ENTRIES {
+        let waiting = self.waiting.entries.len() + group.entries.len();
+        if waiting > WAITING_ENTRIES || self.space != Space::Enough {
             return Ok(false);
         }
         self.is_broken = true;

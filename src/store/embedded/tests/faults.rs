@@ -18,6 +18,8 @@ pub(in crate::store::embedded) struct Faults {
     no_space: AtomicBool,
     /// Bytes of the file that have space; 0 for all.
     space: AtomicU64,
+    /// There is no space until the reserve is given up.
+    only_reserve: AtomicBool,
     no_sync: AtomicBool,
 }
 
@@ -33,6 +35,16 @@ impl Faults {
         self.space.store(bytes, Ordering::SeqCst);
     }
 
+    /// Lets every write find no space until the reserve is given up.
+    pub(super) fn fill_up_to_the_reserve(&self) {
+        self.only_reserve.store(true, Ordering::SeqCst);
+    }
+
+    /// Called when the reserve was given up.
+    pub(in crate::store::embedded) fn give_up_reserve(&self) {
+        self.only_reserve.store(false, Ordering::SeqCst);
+    }
+
     /// Lets every sync fail.
     pub(super) fn fail_syncs(&self, fail: bool) {
         self.no_sync.store(fail, Ordering::SeqCst);
@@ -42,7 +54,8 @@ impl Faults {
     pub(in crate::store::embedded) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let end = offset + u64::try_from(bytes.len()).expect("the file holds it");
         let space = self.space.load(Ordering::SeqCst);
-        if self.no_space.load(Ordering::SeqCst) || (space > 0 && end > space) {
+        let is_full = [&self.no_space, &self.only_reserve].map(|is| is.load(Ordering::SeqCst));
+        if is_full.contains(&true) || (space > 0 && end > space) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())

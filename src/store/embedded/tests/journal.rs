@@ -226,6 +226,27 @@ fn a_journal_without_space_is_told_like_any_full_disk() {
 }
 
 #[test]
+fn who_reads_on_a_full_disk_reads_all_and_the_next_group_is_told() {
+    let dir = TempDir::new().unwrap();
+    let store = Embedded::open(dir.path(), Durability::Sync).unwrap();
+    store.append(&small(1)).unwrap();
+    store.medium.faults.fill_up_to_the_reserve();
+    assert!(store.tasks(&[TaskId(1)]).unwrap()[0].is_some());
+    let refused = store.append(&small(2));
+    assert!(matches!(refused, Err(Error::Full)), "{refused:?}");
+    store.reopen().unwrap();
+    for id in [2, 3] {
+        store.append(&small(id)).unwrap();
+        assert!(!store.tail().lags(), "nothing waits for space that may be gone by then");
+    }
+    assert!(store.has_room());
+    store.append(&small(4)).unwrap();
+    assert!(store.tail().lags());
+    drop(store);
+    assert_eq!(held(dir.path()).unwrap(), [1, 2, 3, 4]);
+}
+
+#[test]
 fn a_store_that_cannot_be_flushed_at_its_end_is_not_closed_in_good_order() {
     let dir = TempDir::new().unwrap();
     let store = Embedded::open(dir.path(), Durability::Sync).unwrap();
