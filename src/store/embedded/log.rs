@@ -37,17 +37,13 @@ pub(super) const TASKS: Tables = Tables { rows: Table::Tasks, packs: Table::Payl
 pub(super) const EVENTS: Tables = Tables { rows: Table::Events, packs: Table::Results };
 
 impl<'t> Writer<'t> {
-    /// For these tables, whose rows are called so.
-    pub(super) fn new(
-        transaction: &'t WriteTransaction,
-        tables: Tables,
-        noun: &'static str,
-    ) -> Self {
+    /// For these tables.
+    pub(super) fn new(transaction: &'t WriteTransaction, tables: Tables) -> Self {
         Self {
             tables,
             rows: Slot::new(transaction, tables.rows),
             packs: Slot::new(transaction, tables.packs),
-            appender: Appender::new(tables.rows, noun),
+            appender: Appender::new(tables.rows),
             packer: Packer::new(tables.packs),
         }
     }

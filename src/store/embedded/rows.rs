@@ -8,30 +8,25 @@ use serde::de::DeserializeOwned;
 
 use super::slot::Slot;
 use super::tables::engine;
+use crate::store::Error;
 use crate::store::record::run::{self, Builder};
 use crate::store::record::{self, Place, Row, Table};
-use crate::store::{Error, stored_twice};
 
 /// A run as it is in the table: its key and its record.
 type Run<'t> = (AccessGuard<'t, u64>, AccessGuard<'t, &'static [u8]>);
 
 /// Adds rows to the end of a table.
 pub(super) struct Appender {
-    table: Table,
-    noun: &'static str,
     run: Builder,
-    /// The least key that may follow, once the table was asked.
-    least: Option<u64>,
 }
 
 impl Appender {
-    /// For a table whose rows are called so.
-    pub(super) fn new(table: Table, noun: &'static str) -> Self {
-        Self { table, noun, run: Builder::new(table), least: None }
+    /// For a table.
+    pub(super) fn new(table: Table) -> Self {
+        Self { run: Builder::new(table) }
     }
 
-    /// Adds a row under a key that is greater than all before it: ids and places are given
-    /// once, and in order.
+    /// Adds a row under a key that is greater than all before it.
     pub(super) fn push<T: Serialize>(
         &mut self,
         slot: &mut Slot<'_, u64>,
@@ -39,14 +34,6 @@ impl Appender {
         value: &T,
         place: Place<'_>,
     ) -> Result<(), Error> {
-        let least = match self.least {
-            Some(least) => least,
-            None => last(self.table, slot.get()?)?.map_or(0, |last| last.saturating_add(1)),
-        };
-        if key < least {
-            return Err(stored_twice(self.noun, key));
-        }
-        self.least = Some(key.saturating_add(1));
         self.run.make(value, place)?;
         if self.run.is_full() {
             self.flush(slot)?;

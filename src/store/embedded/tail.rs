@@ -53,7 +53,7 @@ enum Space {
     Short,
 }
 
-/// The greatest keys that were given, which rise.
+/// The greatest keys that were given: ids and places are given once, and in order.
 #[derive(Debug, Default, Clone, Copy)]
 struct Ends {
     task: Option<u64>,

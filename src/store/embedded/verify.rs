@@ -171,6 +171,9 @@ fn recover(directory: &Directory, database: &Database) -> Result<(), Error> {
         (Group::default(), held.number)
     };
     mark::check(last, directory.synced())?;
+    if waiting.is_empty() {
+        return Ok(());
+    }
     let transaction = database.begin_write().map_err(engine)?;
     Writer::new(&transaction).write(&waiting)?;
     transaction.commit().map_err(engine)

@@ -30,8 +30,8 @@ impl<'t> Writer<'t> {
     pub(super) fn new(transaction: &'t WriteTransaction) -> Self {
         Self {
             encoder: Encoder::default(),
-            tasks: log::Writer::new(transaction, log::TASKS, "task"),
-            events: log::Writer::new(transaction, log::EVENTS, "event"),
+            tasks: log::Writer::new(transaction, log::TASKS),
+            events: log::Writer::new(transaction, log::EVENTS),
             types: Slot::new(transaction, Table::Types),
             workers: Slot::new(transaction, Table::Workers),
             keys: Slot::new(transaction, Table::Keys),
