@@ -58,6 +58,8 @@ mod network;
 mod options;
 #[path = "campaigns/overload.rs"]
 mod overload;
+#[path = "campaigns/plan.rs"]
+mod plan;
 #[path = "campaigns/points.rs"]
 mod points;
 #[path = "campaigns/poison.rs"]

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::campaign::{Ran, Report, Run};
-use super::load::Plan;
+use super::plan::Plan;
 use super::points;
 use super::process::PATIENCE;
 use super::site::{Site, progress};

@@ -11,8 +11,9 @@ use taskgrid::core::task::Status;
 
 use super::campaign::{Ran, Report, Run};
 use super::dice::Dice;
-use super::load::{Load, Plan};
+use super::load::Load;
 use super::mount::{self, Mount};
+use super::plan::Plan;
 use super::process::PATIENCE;
 use super::site::{Site, progress};
 use super::strace::{self, Effect};

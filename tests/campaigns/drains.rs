@@ -14,7 +14,8 @@ use super::campaign::{Ran, Report, Run};
 use super::checker::count;
 use super::dice::Dice;
 use super::fleet::Fleet;
-use super::load::{Load, Plan};
+use super::load::Load;
+use super::plan::Plan;
 use super::site::{Site, drain, progress};
 use super::waits::within;
 

@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use super::campaign::{Report, Run};
 use super::dice::Dice;
-use super::load::{Load, Plan};
+use super::load::Load;
+use super::plan::Plan;
 use super::site::{Site, progress};
 use super::strace::{self, Calls, Effect};
 use super::waits::within;

@@ -7,7 +7,7 @@ use super::campaign::{Report, Run};
 use super::checker::count;
 use super::dice::Dice;
 use super::fleet::Fleet;
-use super::load::Plan;
+use super::plan::Plan;
 use super::process::PATIENCE;
 use super::site::{Site, drain};
 use super::waits::within;

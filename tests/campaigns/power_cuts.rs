@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::campaign::{Ran, Report, Run};
-use super::load::Plan;
 use super::mount::{self, Mount};
+use super::plan::Plan;
 use super::process::PATIENCE;
 use super::site::{Site, progress};
 use super::waits::within;

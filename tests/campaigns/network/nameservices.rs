@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::campaign::{Report, Run};
 use super::super::dice::Dice;
-use super::super::load::Plan;
+use super::super::plan::Plan;
 use super::super::process::PATIENCE;
 use super::super::site::drain;
 use super::super::waits::within;

@@ -12,7 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use rustix::process::Signal;
 
 use super::super::history::Fact;
-use super::super::load::{Load, Plan};
+use super::super::load::Load;
+use super::super::plan::Plan;
 use super::super::process::{PATIENCE, Process, taskgrid};
 use super::super::site::Site;
 use super::super::waits::within;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::campaign::{Report, Run};
 use crate::dice::Dice;
-use crate::load::Plan;
+use crate::plan::Plan;
 use crate::site::Site;
 use crate::waits::within;
 
