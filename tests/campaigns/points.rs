@@ -80,8 +80,8 @@ const JOURNAL_SYNC: Call = (Some(JOURNAL), SYNC.1);
 const ANSWER: Call = (None, "writev");
 
 /// Syncs and writes of a commit: beyond those of any start, of which there are some ten and
-/// some thirty. A commit has one sync, and at least one write.
-const SYNCS: (u64, u64) = (20, 60);
+/// some thirty. A commit has one sync, and at least one write; large ones take their time.
+const SYNCS: (u64, u64) = (20, 30);
 const WRITES: (u64, u64) = (40, 120);
 /// Those in the journal, of which a start syncs one and writes none.
 const IN_JOURNAL: (u64, u64) = (2, 60);
