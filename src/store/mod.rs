@@ -203,7 +203,7 @@ impl Group {
     }
 }
 
-/// What a group forgets. Nothing of it is ever stored again.
+/// What a group forgets. Nothing of it is stored again before the store was opened anew.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trim {
     /// Ended tasks, each with the place of its last event: the task, its payload,

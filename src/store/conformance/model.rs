@@ -87,7 +87,8 @@ struct History<'e, E> {
     next_seq: u64,
     /// The last event of each task that is kept.
     last: BTreeMap<u64, Option<u64>>,
-    /// Keys and notes that were trimmed: they are never stored again.
+    /// Keys and notes that were trimmed since the store was opened: until it is opened anew
+    /// they are not stored again.
     trimmed: [BTreeSet<u64>; 2],
 }
 
@@ -114,8 +115,14 @@ impl<'e, E: Engine> History<'e, E> {
                 self.model.append(&group).unwrap();
                 return self;
             }
-            Step::Restart => self.store = self.engine.restart(self.store),
-            Step::Crash => self.store = self.engine.crash(self.store),
+            Step::Restart => {
+                self.store = self.engine.restart(self.store);
+                self.trimmed = Default::default();
+            }
+            Step::Crash => {
+                self.store = self.engine.crash(self.store);
+                self.trimmed = Default::default();
+            }
             Step::Reopen => self.store.reopen().unwrap(),
             Step::Epoch(nonce) => {
                 let expected = self.model.take_epoch(nonce).unwrap();
