@@ -24,7 +24,8 @@ const TURN: usize = 256;
 /// … or so many for each worker that serves it, where that is more: a message to each
 /// of many should not be for a few tasks.
 const TURN_OF_EACH: usize = 32;
-/// Tasks that are read at once when their payloads are not in memory.
+/// Tasks that are read at once when their payloads are not in memory. The next ones are
+/// read while the second half of them is sent.
 const FETCH: usize = 1_024;
 /// Bytes of payloads after which such a read ends early …
 const FETCH_BYTES: usize = 8 << 20;
@@ -61,6 +62,16 @@ impl Gate {
     }
 }
 
+/// How far the tasks of a type have been read whose payloads were not in memory.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    is_under_way: bool,
+    /// Tasks that the last read found.
+    found: usize,
+    /// Tasks that were read and, as far as it is known, not sent.
+    left: usize,
+}
+
 /// Leases that stand in no note yet.
 #[derive(Debug, Default)]
 pub(super) struct Unnoted {
@@ -95,33 +106,38 @@ impl Scheduler {
         let Some(id) = self.queue.lanes.next_alone(type_id) else { return };
         match self.staged.spec(id).copied() {
             Some(spec) => _ = self.place(id, &spec),
-            None => self.fetch(type_id),
+            None => self.fetch(type_id, 0),
         }
     }
 
     /// Places the tasks of a type that a turn does; tells whether more may follow.
     fn assign_some(&mut self, type_id: TypeId) -> bool {
         let room = usize::try_from(self.fleet.room(type_id)).unwrap_or(usize::MAX);
-        if room == 0 || self.fetching.contains(&type_id) {
+        let wanted = room.min(TURN.max(self.fleet.serving(type_id) * TURN_OF_EACH));
+        if wanted == 0 {
             return false;
         }
-        let wanted = room.min(TURN.max(self.fleet.serving(type_id) * TURN_OF_EACH));
+        let placed = self.place_some(type_id, wanted);
+        self.read_on(type_id, placed);
+        placed == wanted
+    }
+
+    /// Places up to so many tasks of a type, and tells how many it did.
+    fn place_some(&mut self, type_id: TypeId, wanted: usize) -> usize {
         let ids: Vec<TaskId> = self.queue.lanes.next(type_id).take(wanted).collect();
-        let mut placed = 0;
-        for id in &ids {
+        for (placed, id) in ids.iter().enumerate() {
             let Some(spec) = self.staged.spec(*id).copied() else {
-                self.fetch(type_id);
-                return false;
+                self.fetch(type_id, 0);
+                return placed;
             };
             // What is behind it must not overtake it: a task that waits for a free
             // slot would never get one while others fill the prefetch.
             if !self.place(*id, &spec) {
-                return false;
+                return placed;
             }
-            placed += 1;
             self.served_last = type_id;
         }
-        placed == wanted
+        ids.len()
     }
 
     /// Leases one task to a worker and sends it, if one has room.
@@ -165,17 +181,36 @@ impl Scheduler {
         true
     }
 
-    /// Reads the next tasks of a type whose payloads are not in memory.
-    fn fetch(&mut self, type_id: TypeId) {
+    /// Reads the next tasks of a type before those that were read are all sent, so that no
+    /// worker waits for the disk.
+    fn read_on(&mut self, type_id: TypeId, placed: usize) {
+        let Some(reading) = self.reading.get_mut(&type_id) else { return };
+        reading.left = reading.left.saturating_sub(placed);
+        if (1..=reading.found / 2).contains(&reading.left) {
+            let left = reading.left;
+            self.fetch(type_id, left);
+        }
+    }
+
+    /// Reads the next tasks of a type whose payloads are not in memory, but for the first
+    /// ones, which are.
+    fn fetch(&mut self, type_id: TypeId, staged: usize) {
+        let reading = self.reading.entry(type_id).or_default();
+        if reading.is_under_way || self.space == Space::None {
+            return;
+        }
         let missing = |id: &TaskId| self.staged.spec(*id).is_none() && *id <= self.stored_to;
         let lanes = &self.queue.lanes;
-        let next = lanes.next_alone(type_id).into_iter().chain(lanes.next(type_id).take(FETCH));
-        let ids: Vec<TaskId> = next.filter(missing).collect();
-        if ids.is_empty() || self.space == Space::None || self.fetching.contains(&type_id) {
+        let next = lanes.next(type_id).skip(staged).take(FETCH);
+        let ids: Vec<_> =
+            lanes.next_alone(type_id).into_iter().chain(next).filter(missing).collect();
+        if ids.is_empty() {
+            // Nothing to read on for.
+            reading.left = 0;
             return;
         }
         let Some(inbox) = self.shared.inbox.upgrade() else { return };
-        self.fetching.insert(type_id);
+        reading.is_under_way = true;
         let store = self.store.clone();
         tokio::spawn(async move {
             let rows = store::apart(&store, move |store| read(store, &ids)).await;
@@ -189,9 +224,14 @@ impl Scheduler {
         type_id: TypeId,
         rows: Result<Vec<(TaskId, Option<StoredTask>)>, store::Error>,
     ) {
-        self.fetching.remove(&type_id);
+        let reading = self.reading.entry(type_id).or_default();
+        reading.is_under_way = false;
         match rows {
-            Ok(rows) => self.keep(rows),
+            Ok(rows) => {
+                reading.found = rows.len();
+                reading.left += rows.len();
+                self.keep(rows);
+            }
             // It is read again once the store is open again.
             Err(store::Error::Full) => {}
             Err(error) => self.announced_end = Some(error),

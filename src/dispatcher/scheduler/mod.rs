@@ -47,7 +47,7 @@ pub(crate) use message::{
     Settlement, Snapshot, Stored,
 };
 
-use self::assign::{Gate, Unnoted};
+use self::assign::{Gate, Reading, Unnoted};
 use self::group::{InFlight, Open, Outgoing, Size};
 use self::line::Line;
 use self::loading::Loading;
@@ -107,8 +107,8 @@ pub(crate) struct Scheduler {
     staged: Staged,
     /// The type whose task was sent last.
     served_last: TypeId,
-    /// Types of which tasks are being read.
-    fetching: BTreeSet<TypeId>,
+    /// Of types that are more than memory has.
+    reading: BTreeMap<TypeId, Reading>,
     unnoted: Unnoted,
     tally: Tally,
     sessions: BTreeMap<Member, Session>,
@@ -207,7 +207,7 @@ impl Scheduler {
             fleet: Fleet::default(),
             staged: Staged::default(),
             served_last: TypeId(0),
-            fetching: BTreeSet::new(),
+            reading: BTreeMap::new(),
             unnoted: Unnoted::default(),
             sessions: BTreeMap::new(),
             waiters: FxHashMap::default(),

@@ -1,6 +1,6 @@
 //! Who is given which task, and when.
 
-use super::world::{Hello, World, at_most_once, batch, hello, of_type, task};
+use super::world::{Hello, World, at_most_once, batch, hello, of_type, soon, task};
 use crate::core::id::TaskId;
 use crate::core::task_type::TypeId;
 use crate::store::Store as _;
@@ -84,6 +84,34 @@ async fn no_more_is_staged_than_the_bound_and_the_rest_is_read() {
         worker.complete(&assignment).await;
     }
     assert!(!world.store.reads().is_empty());
+}
+
+#[tokio::test]
+async fn the_next_tasks_are_read_before_those_in_memory_are_all_sent() {
+    let world = World::new().await;
+    world.submit(vec![task(); 3_000]).await;
+    let world = world.restart().await;
+    let mut worker = world.join(hello("w", 1)).await;
+    let read = || world.store.reads().concat();
+    let ids = |last| (1..=last).map(TaskId).collect::<Vec<_>>();
+    for id in 1..=3_000 {
+        let assignment = worker.assignment().await;
+        assert_eq!(assignment.task_id, id);
+        if id == 511 {
+            world.barrier().await;
+            assert_eq!(read(), ids(1_024), "half of them are still there");
+        }
+        if id == 512 {
+            let reading = async {
+                while read().len() < 2_048 {
+                    world.barrier().await;
+                }
+            };
+            soon("read of the next tasks", reading).await;
+        }
+        worker.complete(&assignment).await;
+    }
+    assert_eq!(read(), ids(3_000), "each of them once");
 }
 
 #[tokio::test]
