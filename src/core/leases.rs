@@ -6,9 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rustc_hash::{FxHashMap, FxHashSet};
-
 use super::id::{TaskId, Timestamp};
+use super::number_map::{NumberMap, NumberSet};
 use super::task::{Holder, Lease, Progress, Spec};
 
 /// How much longer than its timeout a handler is waited for, before the dispatcher
@@ -18,7 +17,7 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(2);
 /// All open leases.
 #[derive(Debug, Default)]
 pub struct Leases {
-    by_task: FxHashMap<TaskId, Held>,
+    by_task: NumberMap<TaskId, Held>,
     holders: BTreeMap<Holder, Holding>,
     timeouts: BTreeSet<(Timestamp, TaskId)>,
 }
@@ -41,7 +40,7 @@ pub struct Held {
 struct Holding {
     /// Its leases end then, unless moved.
     until: Timestamp,
-    tasks: FxHashSet<TaskId>,
+    tasks: NumberSet<TaskId>,
 }
 
 impl Holding {

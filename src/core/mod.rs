@@ -9,6 +9,7 @@
 
 pub mod id;
 pub mod limits;
+pub mod number_map;
 
 pub mod payload;
 pub mod task_type;

@@ -8,7 +8,6 @@
 //! only of tasks that run or have run before: the log has the rest.
 
 use roaring::RoaringTreemap;
-use rustc_hash::FxHashMap;
 
 use super::ended::Ended;
 use super::event::{EndedAttempt, Event, LeaseNote, LeaseNotes, TaskEvent};
@@ -17,6 +16,7 @@ use super::ids::Ids;
 use super::lanes::Lanes;
 use super::leases::{Held, Leases};
 use super::notes::Notes;
+use super::number_map::NumberMap;
 use super::task::{Change, Holder, Lease, Outcome, Progress, Spec, Status, advance, settle};
 
 /// The tasks, and what is known of them without the log.
@@ -32,7 +32,7 @@ pub struct Queue {
     pub ids: Ids,
     /// Which leases stand in the log.
     pub notes: Notes,
-    waiting: FxHashMap<TaskId, Waiting>,
+    waiting: NumberMap<TaskId, Waiting>,
     epochs: Vec<Epoch>,
     sequence: u64,
     next_seq: Seq,

@@ -32,12 +32,11 @@ mod submit;
 mod tally;
 mod upkeep;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
-use rustc_hash::FxHashMap;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -60,6 +59,7 @@ use super::types::Types;
 use crate::clock::Clock;
 use crate::core::id::{Seq, TaskId, Timestamp};
 use crate::core::keys::Keys;
+use crate::core::number_map::NumberMap;
 use crate::core::placement::{Fleet, Member};
 use crate::core::queue::Queue;
 use crate::core::retention::Retention;
@@ -113,7 +113,7 @@ pub(crate) struct Scheduler {
     tally: Tally,
     sessions: BTreeMap<Member, Session>,
     known_workers: BTreeMap<Arc<str>, (u64, Arc<str>)>,
-    waiters: FxHashMap<TaskId, Vec<oneshot::Sender<Ended>>>,
+    waiters: NumberMap<TaskId, Vec<oneshot::Sender<Ended>>>,
 
     open: Open,
     line: Line,
@@ -210,7 +210,7 @@ impl Scheduler {
             reading: BTreeMap::new(),
             unnoted: Unnoted::default(),
             sessions: BTreeMap::new(),
-            waiters: FxHashMap::default(),
+            waiters: NumberMap::default(),
             open: Open::default(),
             line: Line::default(),
             in_flight: None,

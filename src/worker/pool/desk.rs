@@ -15,7 +15,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::Waiting;
 use crate::core::id::{Epoch, TaskId, Token};
 use crate::core::limits;
+use crate::core::number_map::NumberMap;
 use crate::wire::{self, v1};
 use crate::worker::prefetch;
 
@@ -35,7 +35,7 @@ const OUTBOX_BYTES: usize = 64 << 20;
 
 /// See the module.
 pub(super) struct Desk {
-    pub(super) leases: FxHashMap<Token, Lease>,
+    pub(super) leases: NumberMap<Token, Lease>,
     /// How many of them wait.
     pub(super) waiting: usize,
     /// Tasks that had their turn while the outbox was full, in order.
@@ -132,7 +132,7 @@ struct Unsaid {
 impl Desk {
     pub(super) fn new(max_result_bytes: u64) -> Self {
         Self {
-            leases: FxHashMap::default(),
+            leases: NumberMap::default(),
             waiting: 0,
             parked: VecDeque::new(),
             session: None,
