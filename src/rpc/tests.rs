@@ -15,7 +15,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::*;
 use crate::shutdown::Shutdown;
-use crate::wire::v1;
+use crate::wire::{codec, v1};
 
 /// Far beyond what anything here takes, also on a slow machine.
 const LONG: Duration = Duration::from_secs(30);
@@ -286,7 +286,7 @@ async fn a_path_that_the_policy_does_not_name_is_refused() {
     let server = Server::start(ServeLimits::default(), LONG);
     let mut grpc = tonic::client::Grpc::new(channel(&server.addr.to_string()).unwrap());
     grpc.ready().await.unwrap();
-    let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+    let codec = codec::Codec::<HealthCheckRequest, HealthCheckResponse>::default();
     let path = tonic::codegen::http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/List");
     let request = tonic::Request::new(HealthCheckRequest::default());
     let refused = grpc.unary(request, path, codec).await.unwrap_err();
