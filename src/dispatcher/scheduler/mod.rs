@@ -107,7 +107,7 @@ pub(crate) struct Scheduler {
     staged: Staged,
     /// The type whose task was sent last.
     served_last: TypeId,
-    /// Of types that are more than memory has.
+    /// How far payloads have been read, of types with more that waits than memory holds.
     reading: BTreeMap<TypeId, Reading>,
     unnoted: Unnoted,
     tally: Tally,
