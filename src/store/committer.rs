@@ -1,7 +1,8 @@
 //! The one thread that appends to a store, or none where the store does not block.
 //!
 //! Groups are handed over without waiting and appended in that order, each in
-//! one commit; while one is being synced the next can fill. One that finds no space
+//! one commit; while one is being synced the next can fill. One before which none waits, and
+//! which the store takes at once, needs no other thread. One that finds no space
 //! waits for it: the store is opened anew, and the group tried again. After any other
 //! error nothing more is appended: what the failed commit left is unknown, so that a
 //! later group could stand on something that is not there.
@@ -10,8 +11,9 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -35,12 +37,16 @@ type Told = Box<dyn FnMut(Answer) + Send>;
 enum Place {
     Apart {
         groups: mpsc::Sender<Arc<Group>>,
+        /// Groups that the thread has not answered yet.
+        unanswered: Arc<AtomicUsize>,
+        /// Shared with the thread, which has it while it appends.
+        appender: Arc<Mutex<Appender>>,
         /// Dropped when a group shall wait no longer for space.
         patience: mpsc::Sender<()>,
         thread: JoinHandle<()>,
     },
     /// Where they are handed over.
-    Here(Box<Appender<Told>>),
+    Here(Box<Appender>),
 }
 
 /// What became of the oldest group that has no answer.
@@ -66,17 +72,27 @@ impl Committer {
         answer: impl FnMut(Answer) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (patience, impatience) = mpsc::channel();
-        if !store.blocks() {
-            let answer: Told = Box::new(answer);
+        let blocks = store.blocks();
+        let answer: Told = Box::new(answer);
+        let appender = Appender { store, answer, impatience, failure: None };
+        if !blocks {
             // Nobody waits for space in memory.
-            let appender = Appender { store, answer, impatience, failure: None };
             return Ok(Self { place: Place::Here(Box::new(appender)) });
         }
+        let appender = Arc::new(Mutex::new(appender));
+        let unanswered = Arc::new(AtomicUsize::new(0));
         let (groups, handed_over) = mpsc::channel::<Arc<Group>>();
-        let mut appender = Appender { store, answer, impatience, failure: None };
-        let run = move || handed_over.into_iter().for_each(|group| appender.take(&group));
+        let run = {
+            let (appender, unanswered) = (Arc::clone(&appender), Arc::clone(&unanswered));
+            move || {
+                for group in handed_over {
+                    locked(&appender).take(&group);
+                    unanswered.fetch_sub(1, Ordering::Release);
+                }
+            }
+        };
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn(run)?;
-        Ok(Self { place: Place::Apart { groups, patience, thread } })
+        Ok(Self { place: Place::Apart { groups, unanswered, appender, patience, thread } })
     }
 
     /// Hands a group over, at once. An empty one is answered after those before it.
@@ -85,7 +101,12 @@ impl Committer {
             Place::Here(appender) => appender.take(&group),
             // The thread ends before its channel only by a panic of `answer`, which
             // `stop` passes on; there is nobody left to answer then.
-            Place::Apart { groups, .. } => {
+            Place::Apart { groups, unanswered, appender, .. } => {
+                let none_waits = unanswered.load(Ordering::Acquire) == 0;
+                if none_waits && locked(appender).take_at_once(&group) {
+                    return;
+                }
+                unanswered.fetch_add(1, Ordering::Relaxed);
                 if groups.send(group).is_err() {
                     tracing::error!("the committer has ended");
                 }
@@ -99,7 +120,7 @@ impl Committer {
     /// # Panics
     /// When `answer` panicked.
     pub fn stop(self) {
-        let Place::Apart { groups, patience, thread } = self.place else { return };
+        let Place::Apart { groups, patience, thread, .. } = self.place else { return };
         drop((groups, patience));
         if let Err(panic) = thread.join() {
             std::panic::resume_unwind(panic);
@@ -113,45 +134,61 @@ impl fmt::Debug for Committer {
     }
 }
 
-struct Appender<F> {
+fn locked(appender: &Mutex<Appender>) -> MutexGuard<'_, Appender> {
+    appender.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Appender {
     store: Arc<dyn Store>,
-    answer: F,
+    answer: Told,
     /// Ends when nobody waits for space any more.
     impatience: mpsc::Receiver<()>,
     /// Why nothing more is appended.
     failure: Option<String>,
 }
 
-impl<F: FnMut(Answer)> Appender<F> {
-    fn take(&mut self, group: &Group) {
-        let answer = self.commit(group);
-        (self.answer)(answer);
+impl Appender {
+    /// Appends a group that the store takes at once; whether it did, or failed to.
+    fn take_at_once(&mut self, group: &Group) -> bool {
+        if self.failure.is_some() {
+            return false;
+        }
+        match caught(|| self.store.append_at_once(group).transpose()).transpose() {
+            // For space the thread waits.
+            None | Some(Err(Error::Full)) => false,
+            Some(appended) => {
+                self.tell(appended);
+                true
+            }
+        }
     }
 
-    fn commit(&mut self, group: &Group) -> Answer {
+    fn take(&mut self, group: &Group) {
         if let Some(first) = &self.failure {
             let what = format!("an earlier group failed: {first}");
-            return Answer::Failed(Error::Failed { what });
+            (self.answer)(Answer::Failed(Error::Failed { what }));
+            return;
         }
         let mut appended = self.append(group);
         if matches!(appended, Err(Error::Full)) {
             (self.answer)(Answer::Waits);
             appended = self.append_once_there_is_space(group);
         }
-        match appended {
+        self.tell(appended);
+    }
+
+    fn tell(&mut self, appended: Result<(), Error>) {
+        (self.answer)(match appended {
             Ok(()) => Answer::Durable(Instant::now()),
             Err(error) => {
                 self.failure = Some(error.to_string());
                 Answer::Failed(error)
             }
-        }
+        });
     }
 
     fn append(&self, group: &Group) -> Result<(), Error> {
-        // A panic is an answer like any other failure: a caller that waits for a
-        // group that will never be answered would hang instead of stopping.
-        catch_unwind(AssertUnwindSafe(|| self.store.append(group)))
-            .unwrap_or_else(|_| Err(Error::Failed { what: "the engine panicked".to_owned() }))
+        caught(|| self.store.append(group))
     }
 
     fn append_once_there_is_space(&self, group: &Group) -> Result<(), Error> {
@@ -176,6 +213,13 @@ impl<F: FnMut(Answer)> Appender<F> {
             }
         }
     }
+}
+
+/// A panic is an answer like any other failure: a caller that waits for a group that will never
+/// be answered would hang instead of stopping.
+fn caught<T>(append: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(append))
+        .unwrap_or_else(|_| Err(Error::Failed { what: "the engine panicked".to_owned() }))
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! A store is a log with an index by id. It states no rule of the lifecycle:
 //! what an event means is the core's part. Calls block, unless the engine says otherwise;
 //! the dispatcher calls [`Store::append`] from its one committer thread and reads from
-//! the blocking pool ([`apart`]).
+//! the blocking pool ([`apart`]). Only [`Store::append_at_once`] may be called where nobody
+//! may wait.
 //!
 //! Every engine passes the suite in `conformance`, crash and reopen included.
 
@@ -53,6 +54,16 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// [`Store::reopen`]. After any other error it is unknown what is durable: the
     /// caller must stop.
     fn append(&self, group: &Group) -> Result<(), Error>;
+
+    /// As [`Store::append`], if that takes less time than to have another thread do it; else
+    /// does nothing, and says so with `None`.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    fn append_at_once(&self, group: &Group) -> Option<Result<(), Error>> {
+        let _ = group;
+        None
+    }
 
     /// Shows what is kept beside tasks and their events, for a restart: types, workers,
     /// skipped ids, reserved ids, keyed batches, notes of leases by number, and the stop

@@ -18,12 +18,20 @@ struct Failing {
     fails_at: usize,
     how: fn() -> Error,
     reopens: fn() -> Result<(), Error>,
+    /// It takes every group at once.
+    at_once: bool,
 }
 
 impl Failing {
     fn new(memory: &Memory, fails_at: usize, how: fn() -> Error) -> Arc<Self> {
         let (memory, appends) = (memory.clone(), AtomicUsize::new(0));
-        Arc::new(Self { memory, appends, fails_at, how, reopens: || Ok(()) })
+        Arc::new(Self { memory, appends, fails_at, how, reopens: || Ok(()), at_once: false })
+    }
+
+    fn at_once(memory: &Memory, fails_at: usize, how: fn() -> Error) -> Arc<Self> {
+        let mut failing = Self::new(memory, fails_at, how);
+        Arc::get_mut(&mut failing).unwrap().at_once = true;
+        failing
     }
 }
 
@@ -37,6 +45,10 @@ impl Store for Failing {
             return Err((self.how)());
         }
         self.memory.append(group)
+    }
+
+    fn append_at_once(&self, group: &Group) -> Option<Result<(), Error>> {
+        self.at_once.then(|| self.append(group))
     }
 
     fn summary(&self, visit: &mut dyn FnMut(Event)) -> Result<Recovered, Error> {
@@ -85,6 +97,10 @@ impl Store for Failing {
     fn has_room(&self) -> bool {
         true
     }
+}
+
+fn no_sync() -> Error {
+    Error::Failed { what: "no sync".to_owned() }
 }
 
 fn told(answer: Answer) -> String {
@@ -143,8 +159,7 @@ fn an_answer_comes_after_its_group_is_stored() {
 #[test]
 fn after_a_failure_nothing_more_is_stored() {
     let memory = Memory::new();
-    let failing = Failing::new(&memory, 1, || Error::Failed { what: "no sync".to_owned() });
-    let (answers, stored) = commit_four(&memory, failing);
+    let (answers, stored) = commit_four(&memory, Failing::new(&memory, 1, no_sync));
     let later = "the store failed: an earlier group failed: the store failed: no sync";
     assert_eq!(answers, ["durable", "the store failed: no sync", later, later]);
     assert_eq!(stored, [1]);
@@ -165,6 +180,47 @@ fn a_group_that_finds_no_space_is_stored_once_there_is_some() {
     }
     committer.stop();
     assert_eq!(memory.scan(&mut |_| {}).unwrap().last_id, Some(TaskId(3)));
+}
+
+#[test]
+fn what_a_store_takes_at_once_is_answered_where_it_was_handed_over() {
+    let memory = Memory::new();
+    let (answers, answered) = mpsc::channel();
+    let mut committer = Committer::start(Failing::at_once(&memory, 9, no_sync), move |answer| {
+        answers.send((told(answer), std::thread::current().id())).unwrap();
+    })
+    .unwrap();
+    for id in 1..=3 {
+        committer.commit(Arc::new(group([submitted(id, b"")])));
+        let us = std::thread::current().id();
+        assert_eq!(answered.try_recv(), Ok(("durable".to_owned(), us)));
+        assert_eq!(memory.scan(&mut |_| {}).unwrap().last_id, Some(TaskId(id)));
+    }
+    committer.stop();
+    assert!(answered.try_recv().is_err(), "each is answered once");
+}
+
+#[test]
+fn what_fails_at_once_is_a_failure_like_any_other() {
+    for how in [no_sync, || panic!("as asked for")] {
+        let memory = Memory::new();
+        let (answers, stored) = commit_four(&memory, Failing::at_once(&memory, 1, how));
+        assert_eq!(answers.len(), 4);
+        assert_eq!(answers[0], "durable");
+        assert!(answers[1].starts_with("the store failed: "), "{answers:?}");
+        assert!(answers[2..].iter().all(|answer| answer.contains("an earlier group failed")));
+        assert_eq!(stored, [1]);
+    }
+}
+
+#[test]
+fn what_finds_no_space_at_once_is_left_to_the_thread_and_the_next_ones_come_after_it() {
+    let memory = Memory::new();
+    let failing = Failing::at_once(&memory, 1, || Error::Full);
+    let (answers, stored) = commit_four(&memory, failing.clone());
+    assert_eq!(answers, ["durable"; 4], "the thread finds space");
+    assert_eq!(stored, [1, 2, 3, 4]);
+    assert_eq!(failing.appends.load(Ordering::SeqCst), 5);
 }
 
 #[test]

@@ -21,6 +21,8 @@ const HISTORIES: u32 = 16;
 enum Step {
     /// A group: what it brings, and how many tasks, keys and notes it forgets.
     Append {
+        /// Whether the store may take it at once, if it offers that.
+        at_once: bool,
         facts: Vec<Fact>,
         trimmed: usize,
         keys: Vec<u64>,
@@ -109,9 +111,10 @@ impl<'e, E: Engine> History<'e, E> {
 
     fn step(mut self, step: Step) -> Self {
         match step {
-            Step::Append { facts, trimmed, keys, notes } => {
+            Step::Append { at_once, facts, trimmed, keys, notes } => {
                 let group = self.group(facts, trimmed, &keys, notes);
-                self.store.append(&group).unwrap();
+                let taken = at_once.then(|| self.store.append_at_once(&group)).flatten();
+                taken.unwrap_or_else(|| self.store.append(&group)).unwrap();
                 self.model.append(&group).unwrap();
                 return self;
             }
@@ -180,8 +183,7 @@ impl<'e, E: Engine> History<'e, E> {
 
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (vec(any_fact(), 0..12), 0..4_usize, vec(0..20_u64, 0..3), vec(0..20_u64, 0..3))
-            .prop_map(|(facts, trimmed, keys, notes)| Step::Append { facts, trimmed, keys, notes }),
+        8 => any_append(),
         1 => Just(Step::Restart),
         1 => Just(Step::Crash),
         1 => Just(Step::Reopen),
@@ -189,6 +191,19 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (0..40_u64, 0..20_usize, 0..2_000_usize)
             .prop_map(|(place, limit, bytes)| Step::After(place, limit, bytes)),
     ]
+}
+
+fn any_append() -> impl Strategy<Value = Step> {
+    let numbers = || vec(0..20_u64, 0..3);
+    (any::<bool>(), vec(any_fact(), 0..12), 0..4_usize, numbers(), numbers()).prop_map(
+        |(at_once, facts, trimmed, keys, notes)| Step::Append {
+            at_once,
+            facts,
+            trimmed,
+            keys,
+            notes,
+        },
+    )
 }
 
 fn any_fact() -> impl Strategy<Value = Fact> {

@@ -117,28 +117,32 @@ impl Tail {
             self.space = Space::Short;
             return Err(Error::Full);
         }
-        let mut ends = self.ends;
-        ends.extend(group)?;
-        let last = Stamp { number: self.last.number + 1, ..self.last };
-        if self.journals(last, group)? {
-            self.waiting.extend(group.clone());
-            self.last = last;
-        } else {
+        if !self.append_to_journal(group)? {
+            let ends = self.ends.after(group)?;
+            let last = self.last.next();
             self.commit(database, last, |transaction| Writer::new(transaction).write(group))?;
+            self.ends = ends;
         }
-        self.ends = ends;
-        Ok(last.number)
+        Ok(self.last.number)
     }
 
-    /// Writes a group into the journal; whether it is one for it.
-    fn journals(&mut self, last: Stamp, group: &Group) -> Result<bool, Error> {
+    /// Makes a group durable in the journal, if it is one for it; whether it was.
+    pub(super) fn append_to_journal(&mut self, group: &Group) -> Result<bool, Error> {
+        self.must_be_whole()?;
         let waiting = self.waiting.entries.len() + group.entries.len();
         if waiting > WAITING_ENTRIES || self.space != Space::Enough {
             return Ok(false);
         }
+        let ends = self.ends.after(group)?;
+        let last = self.last.next();
         self.is_broken = true;
         let is_journaled = self.journal.append(last, group)?;
         self.is_broken = false;
+        if is_journaled {
+            self.waiting.extend(group.clone());
+            self.last = last;
+            self.ends = ends;
+        }
         Ok(is_journaled)
     }
 
@@ -149,7 +153,7 @@ impl Tail {
         nonce: u64,
     ) -> Result<(Vec<Epoch>, u64), Error> {
         self.must_be_whole()?;
-        let last = Stamp { nonce, number: self.last.number + 1 };
+        let last = Stamp { nonce, ..self.last.next() };
         let epochs =
             self.commit(database, last, |transaction| Writer::new(transaction).take_epoch(nonce))?;
         Ok((epochs, last.number))
@@ -203,8 +207,8 @@ impl Ends {
         Ok(Self { task: last(Table::Tasks)?, event: last(Table::Events)? })
     }
 
-    /// Goes on to those of a group, which must come after them.
-    fn extend(&mut self, group: &Group) -> Result<(), Error> {
+    /// Those after a group, whose keys must come after these.
+    fn after(mut self, group: &Group) -> Result<Self, Error> {
         for entry in &group.entries {
             match &entry.event {
                 Event::Submitted { id, .. } => raise(&mut self.task, id.0, "task")?,
@@ -212,7 +216,7 @@ impl Ends {
                 _ => {}
             }
         }
-        Ok(())
+        Ok(self)
     }
 }
 

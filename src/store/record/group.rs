@@ -27,6 +27,13 @@ pub(in crate::store) struct Stamp {
     pub(in crate::store) number: u64,
 }
 
+impl Stamp {
+    /// That of the next commit.
+    pub(in crate::store) fn next(self) -> Self {
+        Self { number: self.number + 1, ..self }
+    }
+}
+
 /// Writes a group into an empty buffer.
 pub(in crate::store) fn seal(
     stamp: Stamp,

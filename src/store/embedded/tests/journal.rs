@@ -83,6 +83,51 @@ fn the_database_takes_many_small_groups_at_once_and_before_anybody_reads() {
 }
 
 #[test]
+fn a_small_group_is_taken_at_once_where_no_disk_is_waited_for() {
+    let dir = TempDir::new().unwrap();
+    let store = Embedded::open(dir.path(), Durability::Os).unwrap();
+    store.append_at_once(&small(1)).unwrap().unwrap();
+    let many = group((2..100).map(|id| submitted(id, b"")));
+    for (what, other) in [("large", large(2)), ("many", many), ("nothing", Group::default())] {
+        assert!(store.append_at_once(&other).is_none(), "{what}");
+    }
+    let twice = store.append_at_once(&small(1)).unwrap().unwrap_err();
+    assert!(twice.to_string().contains("stored already"), "{twice}");
+    let tail = store.tail();
+    assert!(store.append_at_once(&small(2)).is_none(), "somebody has the journal");
+    drop(tail);
+    store.append_at_once(&small(2)).unwrap().unwrap();
+    let copy = TempDir::new().unwrap();
+    copy_files(dir.path(), copy.path());
+    assert_eq!(held(copy.path()).unwrap(), [1, 2]);
+    assert!(store.tasks(&[TaskId(2)]).unwrap()[0].is_some(), "who reads finds it");
+    drop(store);
+    let store = Embedded::open(dir.path(), Durability::Sync).unwrap();
+    assert!(store.append_at_once(&small(3)).is_none(), "the disk is waited for");
+    drop(store);
+    assert_eq!(held(dir.path()).unwrap(), [1, 2]);
+}
+
+#[test]
+fn what_is_taken_at_once_leaves_a_full_journal_to_others() {
+    let dir = TempDir::new().unwrap();
+    let store = Embedded::open(dir.path(), Durability::Os).unwrap();
+    let taken = (1..2_000).find(|&id| match store.append_at_once(&small(id)) {
+        None => true,
+        Some(taken) => {
+            taken.unwrap();
+            false
+        }
+    });
+    let next = taken.expect("it is full before that");
+    store.append(&small(next)).unwrap();
+    assert!(!store.tail().lags(), "the database took it with all that waited");
+    store.append_at_once(&small(next + 1)).unwrap().unwrap();
+    drop(store);
+    assert!(held(dir.path()).unwrap().into_iter().eq(1..=next + 1));
+}
+
+#[test]
 fn a_killed_store_has_what_its_journal_had() {
     for durability in [Durability::Sync, Durability::Os] {
         let killed = killed(durability);
@@ -207,9 +252,11 @@ fn an_id_that_waits_in_the_journal_is_not_given_again() {
 #[test]
 fn a_journal_without_space_is_told_like_any_full_disk() {
     let dir = TempDir::new().unwrap();
-    let store = Embedded::open(dir.path(), Durability::Sync).unwrap();
+    let store = Embedded::open(dir.path(), Durability::Os).unwrap();
     store.append(&small(1)).unwrap();
     store.medium.faults.fill_up(true);
+    let refused = store.append_at_once(&small(2));
+    assert!(matches!(refused, Some(Err(Error::Full))), "{refused:?}");
     for _ in 0..2 {
         let refused = store.append(&small(2));
         assert!(matches!(refused, Err(Error::Full)), "{refused:?}");
