@@ -19,7 +19,7 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(2);
 pub struct Leases {
     by_task: NumberMap<TaskId, Held>,
     holders: BTreeMap<Holder, Holding>,
-    timeouts: BTreeSet<(Timestamp, TaskId)>,
+    timeouts: Timeouts,
 }
 
 /// One leased task.
@@ -52,6 +52,34 @@ impl Holding {
     }
 }
 
+/// When the handlers of tasks with a timeout have run too long.
+#[derive(Debug, Default)]
+struct Timeouts {
+    by_end: BTreeSet<(Timestamp, TaskId)>,
+    ends: NumberMap<TaskId, Timestamp>,
+}
+
+impl Timeouts {
+    fn insert(&mut self, id: TaskId, end: Timestamp) {
+        self.remove(id);
+        self.ends.insert(id, end);
+        self.by_end.insert((end, id));
+    }
+
+    fn remove(&mut self, id: TaskId) {
+        if let Some(end) = self.ends.remove(&id) {
+            self.by_end.remove(&(end, id));
+        }
+    }
+
+    fn postpone(&mut self, gap: Duration) {
+        for end in self.ends.values_mut() {
+            *end = end.plus(gap);
+        }
+        self.by_end = self.ends.iter().map(|(id, end)| (*end, *id)).collect();
+    }
+}
+
 impl Leases {
     /// Adds a lease that ends at `until` unless its holder's end is later already.
     pub fn insert(&mut self, id: TaskId, held: Held, until: Timestamp) {
@@ -63,7 +91,7 @@ impl Leases {
             self.holders.insert(held.lease.holder.clone(), holding);
         }
         if let Some(end) = timeout_of(&held) {
-            self.timeouts.insert((end, id));
+            self.timeouts.insert(id, end);
         }
         self.by_task.insert(id, held);
     }
@@ -71,9 +99,7 @@ impl Leases {
     /// Ends a lease.
     pub fn remove(&mut self, id: TaskId) -> Option<Held> {
         let held = self.by_task.remove(&id)?;
-        if let Some(end) = timeout_of(&held) {
-            self.timeouts.remove(&(end, id));
-        }
+        self.timeouts.remove(id);
         if let Some(holding) = self.holders.get_mut(&held.lease.holder) {
             holding.tasks.remove(&id);
         }
@@ -92,7 +118,7 @@ impl Leases {
         if held.lease.started.is_none() {
             held.lease.started = Some(at);
             if let Some(end) = timeout_of(held) {
-                self.timeouts.insert((end, id));
+                self.timeouts.insert(id, end);
             }
         }
     }
@@ -116,6 +142,12 @@ impl Leases {
         for holding in self.holders.values_mut() {
             holding.until = holding.until.plus(gap);
         }
+    }
+
+    /// Moves the end of all handlers that may run only for so long: what their workers said
+    /// of them while the dispatcher was away is still to be heard.
+    pub fn postpone_timeouts(&mut self, gap: Duration) {
+        self.timeouts.postpone(gap);
     }
 
     /// The tasks a holder has.
@@ -143,7 +175,7 @@ impl Leases {
     /// The tasks whose handler has run too long, and whose worker did not say so.
     #[must_use]
     pub fn overdue(&self, now: Timestamp) -> Vec<TaskId> {
-        let over = self.timeouts.iter().take_while(|(end, _)| *end <= now);
+        let over = self.timeouts.by_end.iter().take_while(|(end, _)| *end <= now);
         over.map(|(_, id)| *id).collect()
     }
 
@@ -151,7 +183,7 @@ impl Leases {
     #[must_use]
     pub fn next_end(&self) -> Option<Timestamp> {
         let held = self.holders.values().filter(|holding| !holding.tasks.is_empty());
-        let timeout = self.timeouts.first().map(|(end, _)| *end);
+        let timeout = self.timeouts.by_end.first().map(|(end, _)| *end);
         held.map(|holding| holding.until).chain(timeout).min()
     }
 

@@ -66,6 +66,25 @@ fn a_timeout_counts_from_the_start_that_was_heard_first() {
 }
 
 #[test]
+fn a_pause_of_the_dispatcher_moves_the_end_of_every_handler() {
+    let mut leases = Leases::default();
+    for (id, timeout_ms) in [(1, 500), (2, 900), (3, 0)] {
+        let mut timed = held(holder("a"));
+        timed.spec.timeout_ms = timeout_ms;
+        leases.insert(TaskId(id), timed, Timestamp(90_000));
+        leases.start(TaskId(id), Timestamp(10_000));
+    }
+    leases.postpone_timeouts(Duration::from_secs(7));
+    let end = Timestamp(17_500).plus(TIMEOUT_GRACE);
+    assert_eq!(leases.overdue(Timestamp(end.0 - 1)), []);
+    assert_eq!(leases.overdue(end), [TaskId(1)]);
+    leases.remove(TaskId(1));
+    assert_eq!(leases.overdue(Timestamp::NEVER), [TaskId(2)]);
+    leases.remove(TaskId(2));
+    assert_eq!(leases.overdue(Timestamp::NEVER), []);
+}
+
+#[test]
 fn a_task_without_a_timeout_is_never_overdue() {
     let mut leases = Leases::default();
     leases.insert(TaskId(1), held(holder("a")), Timestamp(2_000));

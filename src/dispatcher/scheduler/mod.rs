@@ -74,6 +74,9 @@ const TURN: usize = 512;
 const INBOX: usize = 4_096;
 /// Groups a slow watcher may fall behind before it reads from the store.
 const BROADCAST: usize = 64;
+/// A turn this long after the last one is late while leases are held, and later than that
+/// the grace of a handler that has timed out may be over before its worker was heard.
+const LATE: Duration = Duration::from_secs(1);
 /// When what could not be read on a full disk is read again.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
@@ -328,6 +331,9 @@ impl Scheduler {
         let gap = now.since(self.last_turn);
         if gap > self.rules.lease / 3 {
             self.queue.leases.postpone(gap);
+        }
+        if gap > LATE {
+            self.queue.leases.postpone_timeouts(gap);
         }
         self.last_turn = now;
     }

@@ -47,6 +47,8 @@ impl Pool {
         loop {
             let (next, stopped) = shared.with(|state| {
                 let now = Instant::now();
+                // First, as it frees slots for what waits.
+                state.overdue(now);
                 let missing = state.runners.look(now);
                 if matches!(state.turn(), Some(Turn::Blocking(_))) {
                     (0..missing).for_each(|_| shared.call_runner(state));

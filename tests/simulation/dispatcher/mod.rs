@@ -207,6 +207,7 @@ impl Dispatcher {
         let gap = cx.now.since(self.last_turn);
         if gap > LEASE / 3 && cx.bug != Some(Bug::PauseUnnoticed) {
             self.queue.leases.postpone(gap);
+            self.queue.leases.postpone_timeouts(gap);
         }
         self.last_turn = cx.now;
     }

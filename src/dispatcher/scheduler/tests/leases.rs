@@ -1,8 +1,12 @@
 //! Sessions that come and go, and what becomes of their leases.
 
-use super::world::{Hello, World, hello, short_lease, task};
+use std::time::Duration;
+
+use super::world::{Hello, Setup, World, batch, commit, hello, join, short_lease, submit, task};
+use crate::core::id::Timestamp;
 use crate::core::queue::Claim;
 use crate::core::task::{Outcome, Reason, Status};
+use crate::dispatcher::scheduler::Report;
 use crate::wire::v1::{self, Answer};
 
 #[tokio::test]
@@ -130,6 +134,35 @@ async fn leases_of_a_silent_worker_end_and_those_of_one_that_reports_do_not() {
     alive.complete(&held).await;
     let elsewhere = alive.assignment().await;
     assert_eq!((elsewhere.task_id, elsewhere.attempt), (lost, 2));
+}
+
+#[tokio::test]
+async fn a_dispatcher_that_was_away_times_nothing_out_before_it_hears_how_it_ended() {
+    for (lease, away) in [(10, 60), (60, 5)] {
+        let [lease, away] = [lease, away].map(Duration::from_secs);
+        let mut setup = Setup::default();
+        setup.rules.lease = lease;
+        let (mut scheduler, _handle) = World::with(setup).await.still().await;
+        let now = scheduler.clock.now();
+        scheduler.last_turn = Timestamp(now.0 - u64::try_from(away.as_millis()).unwrap());
+        let member = join(&mut scheduler, "w").await;
+        let timed = v1::NewTask { timeout_ms: 1_000, ..task() };
+        let receipt = submit(&mut scheduler, batch(vec![timed]));
+        scheduler.assign();
+        scheduler.commit();
+        commit(&mut scheduler).await;
+        let id = receipt.await.unwrap().unwrap().receipt.first;
+        let token = scheduler.queue.leases.find(id).unwrap().lease.token;
+        scheduler.report(member, Report { started: vec![(id, token)], ..Report::default() });
+
+        scheduler.begin_turn();
+        scheduler.upkeep();
+        assert!(scheduler.queue.leases.find(id).is_some(), "away for {away:?}");
+        scheduler.last_turn = scheduler.last_turn.plus(away);
+        scheduler.next_sweep = scheduler.last_turn;
+        scheduler.upkeep();
+        assert!(scheduler.queue.leases.find(id).is_none(), "it is for ever");
+    }
 }
 
 #[tokio::test]

@@ -267,18 +267,7 @@ impl World {
     }
 
     pub(super) async fn join(&self, hello: Hello) -> Fake {
-        let (sender, frames) = mpsc::unbounded_channel();
-        let holder = Holder { worker: hello.worker.into(), incarnation: hello.incarnation };
-        let join = Join {
-            holder,
-            address: "127.0.0.1:1".into(),
-            types: hello.types.iter().map(|name| known(name)).collect(),
-            slots: hello.slots,
-            claims: hello.claims,
-            draining: false,
-            frames: sender,
-            session: hello.session,
-        };
+        let (join, frames) = hello.into_join();
         let joined = self.handle.ask(|reply| Message::Join { join, reply });
         let member = soon("place among the workers", joined).await.unwrap().member;
         Fake {
@@ -322,6 +311,24 @@ pub(super) struct Hello {
     pub(super) slots: u32,
     pub(super) claims: Vec<Claim>,
     pub(super) session: u64,
+}
+
+impl Hello {
+    /// What the loop gets of it, and what it sends to the worker.
+    fn into_join(self) -> (Join, mpsc::UnboundedReceiver<v1::SessionRequest>) {
+        let (sender, frames) = mpsc::unbounded_channel();
+        let join = Join {
+            holder: Holder { worker: self.worker.into(), incarnation: self.incarnation },
+            address: "127.0.0.1:1".into(),
+            types: self.types.iter().map(|name| known(name)).collect(),
+            slots: self.slots,
+            claims: self.claims,
+            draining: false,
+            frames: sender,
+            session: self.session,
+        };
+        (join, frames)
+    }
 }
 
 /// A worker of `hash` with so many slots.
@@ -523,6 +530,13 @@ pub(super) fn submit(scheduler: &mut Scheduler, request: v1::SubmitRequest) -> R
     let (reply, receiving) = oneshot::channel();
     scheduler.submit(&parse(&scheduler.types, request), reply);
     receiving
+}
+
+/// Lets a worker of `hash` with one slot join a loop that stands still. It hears nothing.
+pub(super) async fn join(scheduler: &mut Scheduler, worker: &'static str) -> Member {
+    let (reply, joined) = oneshot::channel();
+    scheduler.join(&hello(worker, 1).into_join().0, reply);
+    joined.await.unwrap().member
 }
 
 /// Waits for the commit under way of a loop that stands still.
