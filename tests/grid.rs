@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use taskgrid::client::{Client, Error, Found, SubmitOptions, Task, Watch};
+use taskgrid::client::{Client, Error, Found, ListOptions, SubmitOptions, Task, Watch};
 use taskgrid::core::task::Status;
 use taskgrid::dispatcher::Storage;
 use taskgrid::grid::{self, Grid};
@@ -68,6 +68,35 @@ async fn pending_and_running_tasks_can_be_cancelled() {
     let receipt = grid.client.submit(&[later], &SubmitOptions::default()).await.unwrap();
     let found = grid.client.cancel(&[running, receipt.ids[0]]).await.unwrap();
     assert_eq!(statuses(found), [Status::Cancelled, Status::Cancelled]);
+    grid.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_one_type_hold_all_of_its_tasks_whatever_lies_between_them() {
+    let grid = Running::start(Storage::Memory).await;
+    let names = (0..60).map(|n| if n * n % 7 < 2 { "upper" } else { "reverse" });
+    let tasks: Vec<Task> = names.map(|name| Task::new(name, "a")).collect();
+    let patience = Duration::from_secs(60);
+    let run = grid.client.run(&tasks, &SubmitOptions::default(), patience).await.unwrap();
+    for type_name in ["upper", "reverse"] {
+        let of_type = run.receipt.ids.iter().zip(&tasks).rev();
+        let expected: Vec<_> =
+            of_type.filter(|(_, task)| task.type_name() == type_name).map(|(id, _)| *id).collect();
+        for page_size in 1..=60 {
+            let type_name = Some(type_name.to_owned());
+            let mut options = ListOptions { type_name, page_size, ..ListOptions::default() };
+            let mut listed = Vec::new();
+            loop {
+                let page = grid.client.list(options.clone()).await.unwrap();
+                listed.extend(page.tasks.iter().map(|task| task.id));
+                if page.next_page_token.is_empty() {
+                    break;
+                }
+                options.page_token = page.next_page_token;
+            }
+            assert_eq!(listed, expected, "{:?}, {page_size} a page", options.type_name);
+        }
+    }
     grid.stop().await;
 }
 

@@ -230,8 +230,11 @@ impl Service {
             let asked = snapshots.into_iter().map(|snapshot| Asked { snapshot, ended: None });
             let found = self.found(asked.collect(), wanted).await?;
             let was_cut = found.len() < looked;
-            for found in found {
-                match found.answer {
+            let mut found = found.into_iter();
+            while tasks.len() < limit
+                && let Some(next) = found.next()
+            {
+                match next.answer {
                     Some(v1::found::Answer::Task(task)) => {
                         before = TaskId(task.id);
                         if request.r#type.is_empty() || task.r#type == request.r#type {
@@ -243,11 +246,9 @@ impl Service {
                     }
                     None => {}
                 }
-                if tasks.len() == limit {
-                    break;
-                }
             }
-            if looked < limit && !was_cut {
+            let is_last = looked < limit && !was_cut && found.len() == 0;
+            if is_last {
                 return Ok(v1::ListResponse { tasks, next_page_token: bytes::Bytes::new() });
             }
             if tasks.len() == limit || was_cut {
