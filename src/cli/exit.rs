@@ -31,7 +31,7 @@ pub enum Exit {
     Damaged,
     /// A bug, or a broken system.
     Internal,
-    /// Stopped by Ctrl-C.
+    /// Stopped before its end: by Ctrl-C, by SIGTERM, or as nobody reads what it tells.
     Interrupted,
 }
 

@@ -83,10 +83,14 @@ impl Submit {
         let farewell = Farewell::new("run the same command again to go on where this ended");
         let outcome = run::run(client, batches, lines, settings).await;
         farewell.unsaid();
-        // What came before an error is printed; a reader who left ends it quietly.
-        printing.await.map_err(|bug| Failure::new(Exit::Internal, bug))??;
+        // What came before an error is printed.
+        match printing.await.map_err(|bug| Failure::new(Exit::Internal, bug))? {
+            // Quietly, unless more was to be done than to print.
+            Err(left) if left.kind() == io::ErrorKind::BrokenPipe && outcome.is_err() => {}
+            printed => printed?,
+        }
         let summary = outcome.map_err(|failure| match failure.exit {
-            Exit::Conflict => failure,
+            Exit::Conflict | Exit::Done => failure,
             _ => failure
                 .hint("run the same command again: what is stored is not submitted a second time"),
         })?;

@@ -343,11 +343,17 @@ impl Run {
     }
 
     async fn print(&self, lines: Vec<Line>) -> Result<(), Failure> {
-        // Where the printer is gone, its own error is what there is to tell.
-        if !lines.is_empty() && self.lines.send(lines).await.is_err() {
-            return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
+        if lines.is_empty() || self.lines.send(lines).await.is_ok() {
+            return Ok(());
         }
-        Ok(())
+        Err(if self.reading || !self.steps.is_empty() {
+            Failure::new(
+                Exit::Interrupted,
+                "nobody reads the results, and not all tasks are stored",
+            )
+        } else {
+            io::Error::from(io::ErrorKind::BrokenPipe).into()
+        })
     }
 
     fn show(&self) {

@@ -282,6 +282,25 @@ async fn a_dispatcher_that_does_not_become_ready_ends_the_run() {
     assert_eq!(printed, Vec::<Value>::new());
 }
 
+#[tokio::test]
+async fn a_reader_who_leaves_ends_a_run_that_is_not_whole_as_an_interruption() {
+    let fake = Fake::start();
+    let (client, settings) = (fake.client(), Settings { detach: true, ..SETTINGS });
+    for (more_to_come, exit) in [(true, Exit::Interrupted), (false, Exit::Done)] {
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        for batch in batches(lines(10).as_bytes(), Options::default()) {
+            sender.send(Ok(batch)).await.unwrap();
+        }
+        let sender = more_to_come.then_some(sender);
+        let (printer, gone) = tokio::sync::mpsc::channel(1);
+        drop(gone);
+        let run = run::run(&client, receiver, printer, settings);
+        let failure = timeout(LONG, run).await.unwrap().unwrap_err();
+        assert_eq!(failure.exit, exit, "{}", failure.message);
+        drop(sender);
+    }
+}
+
 async fn submit(
     fake: &Fake,
     input: &str,
