@@ -67,9 +67,10 @@ const FILE: &str = "taskgrid.redb";
 /// The database until it is complete.
 const FILE_IN_THE_MAKING: &str = "taskgrid.redb.new";
 
-/// Entries that are written where they are handed over, if no disk is waited for: a group of
-/// one takes some 10 µs, and to wake another thread and be woken by it four times as much.
-const ENTRIES_AT_ONCE: usize = 32;
+/// The longest group, in entries and things to forget, that is written by the thread that has
+/// it, if commits do not wait for the disk: one of a single task takes some 10 µs, and to have
+/// the committer's thread write it four times as much.
+const LENGTH_AT_ONCE: usize = 32;
 
 /// What a commit waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -241,11 +242,11 @@ impl Store for Embedded {
     }
 
     fn append_at_once(&self, group: &Group) -> Option<Result<(), Error>> {
-        let is_brief = !group.is_empty() && group.entries.len() <= ENTRIES_AT_ONCE;
+        let is_brief = (1..=LENGTH_AT_ONCE).contains(&group.length());
         if self.medium.syncs() || !is_brief {
             return None;
         }
-        // Who reads may have either for long.
+        // A reader, or who opens the store anew, may hold either lock for long.
         let database = self.database.try_read().ok()?;
         database.as_ref()?;
         let mut tail = self.tail.try_lock().ok()?;

@@ -205,6 +205,12 @@ impl Group {
         self.entries.is_empty() && self.trim == Trim::default()
     }
 
+    /// How much there is to write: entries, and what is forgotten.
+    fn length(&self) -> usize {
+        let Trim { tasks, keys, notes } = &self.trim;
+        self.entries.len() + tasks.len() + keys.len() + notes.len()
+    }
+
     /// Adds a later group. Made durable as one, they leave the same.
     fn extend(&mut self, later: Self) {
         self.entries.extend(later.entries);

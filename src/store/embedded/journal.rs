@@ -36,6 +36,9 @@ const SMALL_BYTES: usize = 64 << 10;
 /// Bytes of an entry without its payload or result, at least.
 const ENTRY_BYTES: usize = 8;
 
+/// Bytes of a task that is forgotten: its id and a place, each of a byte or more.
+const TRIMMED_BYTES: usize = 2;
+
 /// The file until it has its size.
 const FILE_IN_THE_MAKING: &str = "JOURNAL.new";
 
@@ -108,7 +111,8 @@ impl Journal {
 
 /// Bytes of a group's record, at least.
 fn at_least(group: &Group) -> usize {
-    group.entries.iter().map(|entry| ENTRY_BYTES + entry.bytes.len()).sum()
+    let payloads: usize = group.entries.iter().map(|entry| entry.bytes.len()).sum();
+    payloads + group.entries.len() * ENTRY_BYTES + group.trim.tasks.len() * TRIMMED_BYTES
 }
 
 /// A new one. Its space is written at once, because a sync into a file that grows waits for

@@ -24,9 +24,9 @@ use crate::store::record::Table;
 use crate::store::record::group::Stamp;
 use crate::store::{Error, Group, stored_twice};
 
-/// Entries that wait at most: the database takes so many in some milliseconds, and the commit
-/// after them waits for that.
-const WAITING_ENTRIES: usize = 4_000;
+/// Entries that wait at most, and things to forget: the database takes so many in some
+/// milliseconds, and the commit after them waits for that.
+const WAITING: usize = 4_000;
 
 /// What comes after the database.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl Tail {
         let held = mark::last(database)?;
         let (waiting, number) = self.journal.read(held)?;
         mark::check(number, synced)?;
-        self.ends = Ends::read(database)?;
+        self.ends = Ends::read(database)?.after(&waiting)?;
         self.last = Stamp { number, ..held };
         self.waiting = waiting;
         self.is_broken = false;
@@ -129,8 +129,8 @@ impl Tail {
     /// Makes a group durable in the journal, if it is one for it; whether it was.
     pub(super) fn append_to_journal(&mut self, group: &Group) -> Result<bool, Error> {
         self.must_be_whole()?;
-        let waiting = self.waiting.entries.len() + group.entries.len();
-        if waiting > WAITING_ENTRIES || self.space != Space::Enough {
+        let waiting = self.waiting.length() + group.length();
+        if waiting > WAITING || self.space != Space::Enough {
             return Ok(false);
         }
         let ends = self.ends.after(group)?;
@@ -190,6 +190,8 @@ impl Tail {
         Ok(written)
     }
 
+    /// Refuses to go on after a failure. Where the disk was full, and nothing else, the store
+    /// tells of that instead ([`Embedded::explained`](super::Embedded)), and is opened anew.
     fn must_be_whole(&self) -> Result<(), Error> {
         let what = "an earlier commit failed";
         if self.is_broken { Err(Error::Failed { what: what.to_owned() }) } else { Ok(()) }

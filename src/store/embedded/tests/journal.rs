@@ -9,11 +9,11 @@ use super::super::journal;
 use super::super::{Durability, Embedded, FILE};
 use super::flush;
 use crate::core::event::Entry;
-use crate::core::id::TaskId;
+use crate::core::id::{Seq, TaskId};
 use crate::core::task::Change;
 use crate::store::conformance::engines::copy_files;
 use crate::store::conformance::samples::{changed, group, submitted};
-use crate::store::{Error, Group, Store as _};
+use crate::store::{Error, Group, Store as _, Trim};
 
 /// Bytes between records.
 const BLOCK: usize = 4_096;
@@ -88,7 +88,14 @@ fn a_small_group_is_taken_at_once_where_no_disk_is_waited_for() {
     let store = Embedded::open(dir.path(), Durability::Os).unwrap();
     store.append_at_once(&small(1)).unwrap().unwrap();
     let many = group((2..100).map(|id| submitted(id, b"")));
-    for (what, other) in [("large", large(2)), ("many", many), ("nothing", Group::default())] {
+    let trim = Trim { tasks: vec![(TaskId(1), Seq(1)); 100], ..Trim::default() };
+    let forgetting = Group { trim, ..Group::default() };
+    for (what, other) in [
+        ("large", large(2)),
+        ("many", many),
+        ("much to forget", forgetting),
+        ("nothing", Group::default()),
+    ] {
         assert!(store.append_at_once(&other).is_none(), "{what}");
     }
     let twice = store.append_at_once(&small(1)).unwrap().unwrap_err();
@@ -247,6 +254,17 @@ fn an_id_that_waits_in_the_journal_is_not_given_again() {
     store.append(&small(6)).unwrap();
     drop(store);
     assert_eq!(held(dir.path()).unwrap(), [5, 6]);
+}
+
+#[test]
+fn an_id_that_a_killed_store_had_in_its_journal_is_not_given_again() {
+    let killed = killed(Durability::Os);
+    let store = Embedded::open(killed.path(), Durability::Os).unwrap();
+    for twice in [small(1), small(WAITING), large(WAITING)] {
+        let refused = store.append(&twice).unwrap_err();
+        assert!(refused.to_string().contains("is stored already; this is a bug"), "{refused}");
+    }
+    store.append(&small(WAITING + 1)).unwrap();
 }
 
 #[test]
