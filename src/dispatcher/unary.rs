@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tonic::{Code, Status};
 
@@ -70,9 +70,8 @@ impl Calls {
                     };
                     self.take(frame, &mut calls, &mut open).await?;
                 }
-                Some(ended) = calls.join_next() => {
-                    let Ok(ended) = ended else { continue };
-                    open.remove(&ended.token);
+                Some(joined) = calls.join_next() => {
+                    let Some(ended) = concluded(joined, &mut open) else { continue };
                     if let Some(status) = self.report(ended).await? {
                         let outcomes = open.iter().map(|(token, (id, _))| lost(*id, *token));
                         let outcomes = outcomes.collect();
@@ -176,6 +175,20 @@ impl Calls {
     }
 }
 
+/// How a call ended. Nothing of one that was given up before that was seen: its end is told. One
+/// that panicked has no answer, as if its worker were lost.
+fn concluded(joined: Result<Ended, JoinError>, open: &mut Open) -> Option<Ended> {
+    match joined {
+        Ok(ended) => open.remove(&ended.token).map(|_| ended),
+        Err(error) => {
+            let mut calls = open.iter();
+            let (&token, &(id, _)) = calls.find(|(_, (_, call))| call.id() == error.id())?;
+            open.remove(&token);
+            Some(Ended { id, token, answer: Err(Status::internal(error.to_string())) })
+        }
+    }
+}
+
 /// Whether the worker said that it has not begun with the task.
 fn is_refusal(status: &Status) -> bool {
     matches!(status.code(), Code::ResourceExhausted | Code::NotFound | Code::FailedPrecondition)
@@ -191,4 +204,50 @@ fn lost(id: TaskId, token: Token) -> Settlement {
 
 fn settlement(id: TaskId, token: Token, outcome: Outcome) -> Settlement {
     Settlement { id, token, outcome, result: bytes::Bytes::new(), run_us: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(sequence: u64) -> Token {
+        Token { epoch: Epoch { boot: 1, nonce: 7 }, sequence }
+    }
+
+    fn answered(sequence: u64) -> Ended {
+        let answer = Ok(v1::ExecuteResponse::default());
+        Ended { id: TaskId(sequence), token: token(sequence), answer }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_given_up_as_it_ended_is_told_once() {
+        let mut calls = JoinSet::new();
+        let mut open = Open::new();
+        for sequence in [1, 2] {
+            let call = calls.spawn(async move { answered(sequence) });
+            open.insert(token(sequence), (TaskId(sequence), call));
+        }
+        let ended = [calls.join_next().await.unwrap(), calls.join_next().await.unwrap()];
+        let (_, call) = open.remove(&token(2)).unwrap();
+        call.abort();
+        let told = ended.into_iter().filter_map(|ended| concluded(ended, &mut open));
+        let told: Vec<Token> = told.map(|ended| ended.token).collect();
+        assert_eq!(told, [token(1)]);
+        assert!(open.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_call_that_panics_has_ended_and_one_that_is_aborted_was_told() {
+        let mut calls = JoinSet::new();
+        let mut open = Open::new();
+        let panics = calls.spawn(async { panic!("as asked for") });
+        open.insert(token(1), (TaskId(1), panics));
+        calls.spawn(std::future::pending()).abort();
+        let mut told = Vec::new();
+        while let Some(joined) = calls.join_next().await {
+            told.extend(concluded(joined, &mut open));
+        }
+        assert_eq!((told.len(), told[0].id, told[0].answer.is_err()), (1, TaskId(1), true));
+        assert!(open.is_empty());
+    }
 }
