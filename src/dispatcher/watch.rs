@@ -100,16 +100,19 @@ impl Watcher {
             return;
         }
         loop {
-            if behind && !self.catch_up(&line).await {
-                return;
+            if behind {
+                let is_there = tokio::select! {
+                    is_there = self.catch_up(&line) => is_there,
+                    () = shutdown.begun() => return line.end(stops()).await,
+                };
+                if !is_there {
+                    return;
+                }
             }
             let group = tokio::select! {
                 group = committed.recv() => group,
                 () = line.closed() => return,
-                () = shutdown.begun() => {
-                    let status = Status::unavailable("the dispatcher stops; watch again");
-                    return line.end(status).await;
-                }
+                () = shutdown.begun() => return line.end(stops()).await,
             };
             match group {
                 Ok(group) if group.is_empty() => behind = true,
@@ -215,6 +218,10 @@ impl Watcher {
             && (self.ids.is_empty() || self.ids.contains(&event.id))
             && (!self.request.ends_only || event.change.status().is_terminal())
     }
+}
+
+fn stops() -> Status {
+    Status::unavailable("the dispatcher stops; watch again")
 }
 
 fn too_old() -> Status {

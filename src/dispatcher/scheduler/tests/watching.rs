@@ -188,6 +188,33 @@ async fn a_watch_ends_with_the_dispatcher() {
     assert_eq!(status.code(), Code::Unavailable);
 }
 
+#[tokio::test]
+async fn a_watch_that_is_far_behind_ends_with_the_dispatcher_too() {
+    const TASKS: usize = 3_000;
+    let mut setup = Setup::default();
+    setup.policy.tasks = 3_000;
+    let world = World::with(setup).await;
+    let mut worker = world.join(hello("w", 3_000)).await;
+    world.submit(vec![task(); TASKS]).await;
+    let mut given = Vec::new();
+    for _ in 0..TASKS {
+        given.push(worker.assignment().await);
+    }
+    worker.complete_all(&given).await;
+    world.durable().await;
+    let mut watch = watch(&world, Some(Seq(0)), 1).await;
+    watch.shutdown.begin();
+    let mut told = 0;
+    let status = loop {
+        match soon("farewell", watch.messages.next()).await.unwrap() {
+            Ok(message) => told += message.events.len(),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(told < TASKS, "all that it missed was told first");
+}
+
 /// A reader of a watch.
 struct Watch {
     messages: Messages,
