@@ -307,24 +307,35 @@ impl Scheduler {
         let store = self.store.clone();
         let Some(inbox) = self.shared.inbox.upgrade() else { return };
         tokio::spawn(async move {
-            let event = loop {
+            let read = loop {
                 match store::apart(&store, move |store| store.facts(&[place])).await {
-                    Ok(events) => break events.into_iter().next().flatten(),
                     Err(store::Error::Full) => tokio::time::sleep(READ_AGAIN).await,
-                    Err(error) => return tracing::error!(%error, "cannot read an event"),
+                    read => break read,
                 }
             };
-            let answer = match event {
+            let answer = read.map(|events| match events.into_iter().next().flatten() {
                 Some(event) if settles(&event, token) => v1::Answer::Duplicate,
                 Some(_) => v1::Answer::Fenced,
                 None => v1::Answer::Unknown,
-            };
+            });
             // A loop that has ended answers nobody; the worker will ask again.
             drop(inbox.send(Message::Judged { member, token, answer }).await);
         });
     }
 
-    pub(super) fn judged(&mut self, member: Member, token: Token, answer: v1::Answer) {
+    pub(super) fn judged(
+        &mut self,
+        member: Member,
+        token: Token,
+        answer: Result<v1::Answer, store::Error>,
+    ) {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.announced_end = Some(error);
+                return;
+            }
+        };
         if answer == v1::Answer::Fenced {
             self.tally.fenced();
         }

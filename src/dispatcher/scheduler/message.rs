@@ -54,7 +54,7 @@ pub(crate) enum Message {
     /// Tasks that were read to be sent.
     Fetched { type_id: TypeId, rows: Result<Vec<(TaskId, Option<StoredTask>)>, store::Error> },
     /// What became of an outcome for a task that had ended.
-    Judged { member: Member, token: Token, answer: v1::Answer },
+    Judged { member: Member, token: Token, answer: Result<v1::Answer, store::Error> },
     /// The oldest events of the log.
     Trimmable { events: Result<Vec<TaskEvent>, store::Error> },
     /// Whether the store has room for new tasks.

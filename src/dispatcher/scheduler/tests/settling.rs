@@ -1,8 +1,9 @@
 //! Outcomes and their answers.
 
-use super::world::{World, hello, short_lease, task};
+use super::world::{World, hello, join, short_lease, task};
 use crate::core::id::{Epoch, Token};
 use crate::core::task::{Outcome, Reason, Status};
+use crate::store;
 use crate::wire::v1::{self, Answer};
 
 #[tokio::test]
@@ -125,4 +126,14 @@ async fn a_late_success_is_counted_off_nothing_that_runs() {
     late.complete(&assignment).await;
     assert_eq!(late.answer().await.1, Answer::Accepted);
     assert_eq!(world.counts().await.running, 1);
+}
+
+#[tokio::test]
+async fn an_ending_that_cannot_be_read_ends_the_loop_rather_than_an_answer() {
+    let (mut scheduler, _handle) = World::new().await.still().await;
+    let member = join(&mut scheduler, "w").await;
+    let token = Token { epoch: Epoch { boot: 1, nonce: 7 }, sequence: 1 };
+    let damaged = store::Error::Damaged { what: "a page".to_owned() };
+    scheduler.judged(member, token, Err(damaged));
+    assert!(matches!(scheduler.announced_end, Some(store::Error::Damaged { .. })));
 }
