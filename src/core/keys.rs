@@ -63,26 +63,28 @@ impl Keys {
         }
     }
 
-    /// Forgets at most `limit` batches whose time has come, and gives the ids of
-    /// their first tasks. `lives` tells whether one of a batch's tasks still waits or
+    /// Forgets batches whose time has come, and gives the ids of their first tasks; no more of
+    /// them once they have `tasks` tasks together. `lives` tells whether one of a batch's tasks still waits or
     /// runs; such a batch, if it outlives its tasks, is looked at again later.
     pub fn forget(
         &mut self,
         now: Timestamp,
-        limit: usize,
+        tasks: usize,
         lives: impl Fn(&KeyedBatch) -> bool,
     ) -> Vec<TaskId> {
-        let mut forgotten = Vec::new();
-        for _ in 0..limit {
+        let (mut forgotten, mut looked_at) = (Vec::new(), 0);
+        while looked_at < tasks {
             let Some(first) = self.by_end.first_entry() else { break };
             if first.key().0 > now {
                 break;
             }
             let (_, id) = *first.key();
             let key = first.remove();
+            looked_at += 1;
             let Some(batch) = self.by_key.get(&key).filter(|batch| batch.first == id) else {
                 continue;
             };
+            looked_at += usize::try_from(batch.count).unwrap_or(usize::MAX).saturating_sub(1);
             if batch.outlives_tasks && lives(batch) {
                 self.by_end.insert((now.plus(AGAIN), id), key);
                 continue;
@@ -154,6 +156,12 @@ mod tests {
         }
         assert_eq!(keys.forget(Timestamp(100), 2, |_| false).len(), 2);
         assert_eq!(keys.forget(Timestamp(100), 9, |_| false).len(), 3);
+        for id in 1..=5 {
+            keys.insert(KeyedBatch { count: 10, ..batch(&id.to_string(), id, 100, false) });
+        }
+        assert_eq!(keys.forget(Timestamp(100), 11, |_| false).len(), 2);
+        assert_eq!(keys.forget(Timestamp(100), 1, |_| false).len(), 1);
+        assert_eq!(keys.forget(Timestamp(100), usize::MAX, |_| false).len(), 2);
     }
 
     fn batch(key: &str, first: u64, kept_until: u64, outlives_tasks: bool) -> KeyedBatch {

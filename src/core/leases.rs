@@ -73,10 +73,9 @@ impl Timeouts {
     }
 
     fn postpone(&mut self, gap: Duration) {
-        for end in self.ends.values_mut() {
-            *end = end.plus(gap);
+        for (end, id) in std::mem::take(&mut self.by_end) {
+            self.insert(id, end.plus(gap));
         }
-        self.by_end = self.ends.iter().map(|(id, end)| (*end, *id)).collect();
     }
 }
 

@@ -245,13 +245,13 @@ impl Scheduler {
         }
     }
 
-    /// Whether something about a task is decided and not durable.
-    pub(super) fn is_undecided(&self, id: TaskId) -> bool {
+    /// The tasks about which something is decided and not durable.
+    pub(super) fn undecided(&self) -> impl Iterator<Item = TaskId> {
         let in_flight = self.in_flight.iter().flat_map(|in_flight| &in_flight.group.entries);
-        in_flight.chain(&self.open.group.entries).any(|entry| match &entry.event {
-            Event::Submitted { id: stored, .. } => *stored == id,
-            Event::Changed(event) => event.id == id,
-            _ => false,
+        in_flight.chain(&self.open.group.entries).filter_map(|entry| match &entry.event {
+            Event::Submitted { id, .. } => Some(*id),
+            Event::Changed(event) => Some(event.id),
+            _ => None,
         })
     }
 

@@ -37,6 +37,16 @@ impl Loading {
         Self { was_clean: rest.was_clean, rest: Some(rest), reader: None, deferred: Vec::new() }
     }
 
+    /// Keeps a message until the history is known. Before it takes more memory for them it lets
+    /// go of calls whose callers have left, who may come again and again: nobody was told that
+    /// they were done.
+    fn defer(&mut self, message: Message) {
+        if self.deferred.len() == self.deferred.capacity() {
+            self.deferred.retain(|message| !message.is_given_up());
+        }
+        self.deferred.push(message);
+    }
+
     /// What ends once nobody reads any more, soon after the loop takes nothing more.
     pub(super) fn into_reader(self) -> Option<JoinHandle<()>> {
         self.reader
@@ -62,7 +72,7 @@ impl Scheduler {
             _ => false,
         };
         match &mut self.loading {
-            Some(loading) if !goes_ahead => loading.deferred.push(message),
+            Some(loading) if !goes_ahead => loading.defer(message),
             _ => self.handle(message),
         }
     }
@@ -136,5 +146,32 @@ async fn load(store: Arc<dyn Store>, mut rest: Rest, inbox: mpsc::Sender<Message
             return;
         }
         before = Some(taken);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::id::TaskId;
+
+    #[test]
+    fn callers_who_leave_and_come_again_take_no_more_memory_each_time() {
+        let mut loading =
+            Loading { rest: None, reader: None, was_clean: true, deferred: Vec::new() };
+        let mut stays = Vec::new();
+        for turn in 0..10_000 {
+            let (reply, answer) = oneshot::channel();
+            loading.defer(Message::Look { ids: vec![TaskId(turn)], wait: false, reply });
+            if turn % 100 == 0 {
+                stays.push((turn, answer));
+            }
+        }
+        let kept = loading.deferred.iter().filter(|message| !message.is_given_up());
+        let kept = kept.map(|message| match message {
+            Message::Look { ids, .. } => ids[0].0,
+            other => panic!("nobody sent {other:?}"),
+        });
+        assert!(kept.eq(stays.iter().map(|(turn, _)| *turn)), "who waits is kept, in order");
+        assert!(loading.deferred.capacity() <= 512, "{}", loading.deferred.capacity());
     }
 }

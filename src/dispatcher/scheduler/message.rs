@@ -69,6 +69,30 @@ impl Message {
         let (taken, is_taken) = oneshot::channel();
         (Self::Loaded { part, taken }, is_taken)
     }
+
+    /// Whether it is a call whose caller has left.
+    pub(super) fn is_given_up(&self) -> bool {
+        match self {
+            Self::Submit { reply, .. } => reply.is_closed(),
+            Self::Look { reply, .. }
+            | Self::Cancel { reply, .. }
+            | Self::Retry { reply, .. }
+            | Self::List { reply, .. } => reply.is_closed(),
+            Self::End { reply } => reply.is_closed(),
+            Self::Stats { reply } => reply.is_closed(),
+            Self::Learn { .. }
+            | Self::Endpoints { .. }
+            | Self::Link { .. }
+            | Self::Join { .. }
+            | Self::Report { .. }
+            | Self::Leave { .. }
+            | Self::Fetched { .. }
+            | Self::Judged { .. }
+            | Self::Trimmable { .. }
+            | Self::Room { .. }
+            | Self::Loaded { .. } => false,
+        }
+    }
 }
 
 /// A batch is stored.

@@ -7,6 +7,7 @@ use super::group::Effect;
 use super::message::{Again, Counted, Listing, Running, Snapshot};
 use super::space::Space;
 use crate::core::id::{Seq, TaskId};
+use crate::core::number_map::NumberSet;
 use crate::core::queue::{Command, Standing};
 use crate::core::task::{Spec, Status};
 use bytes::Bytes;
@@ -19,10 +20,13 @@ impl Scheduler {
         reply: oneshot::Sender<Vec<Snapshot>>,
     ) {
         let snapshots = ids.iter().map(|id| self.snapshot(*id, wait)).collect();
-        if self.space == Space::None && !ids.iter().any(|id| self.is_undecided(*id)) {
-            // A full disk keeps nobody from what is on it.
-            drop(reply.send(snapshots));
-            return;
+        if self.space == Space::None {
+            let asked: NumberSet<TaskId> = ids.iter().copied().collect();
+            if !self.undecided().any(|id| asked.contains(&id)) {
+                // A full disk keeps nobody from what is on it.
+                drop(reply.send(snapshots));
+                return;
+            }
         }
         self.after_commit(Effect::Snapshots(reply, snapshots));
     }

@@ -16,8 +16,11 @@ use crate::store::{self, Store};
 const TRIM: usize = 2_000;
 /// Bytes of results read on the way, at least.
 const TRIM_BYTES: usize = 4 << 20;
-/// Keys forgotten in one turn, and those that are worth a commit of their own.
+/// Keys that are worth a commit of their own.
 const KEYS: usize = 1_000;
+/// Tasks of keys whose time has come that are looked at in one turn: what takes less than a
+/// millisecond, or one batch.
+const KEYED_TASKS: usize = 10_000;
 /// Keys wait for each other so long, rather than wake the loop one by one.
 const KEYS_WAIT: Duration = Duration::from_secs(1);
 /// How often the loop looks at what has no time of its own: waiters that left, and
@@ -96,10 +99,11 @@ impl Scheduler {
     fn forget_keys(&mut self, now: Timestamp) {
         let queue = &self.queue;
         let lives = |first: TaskId, count: u32| {
-            let mut ids = (0..u64::from(count)).map(|step| first.plus(step));
+            // The last one first: it is the likeliest to live.
+            let mut ids = (0..u64::from(count)).rev().map(|step| first.plus(step));
             ids.any(|id| matches!(queue.standing(id), Standing::Running | Standing::Pending(..)))
         };
-        let over = self.keys.forget(now, KEYS, |batch| lives(batch.first, batch.count));
+        let over = self.keys.forget(now, KEYED_TASKS, |batch| lives(batch.first, batch.count));
         self.over_keys.extend(over);
         if self.over_keys.len() >= KEYS {
             self.open.group.trim.keys.append(&mut self.over_keys);
