@@ -1,11 +1,16 @@
-//! The one thread that appends to a store, or none where the store does not block.
+//! Appends groups to a store, in order, for a loop that must not wait.
 //!
-//! Groups are handed over without waiting and appended in that order, each in
-//! one commit; while one is being synced the next can fill. One before which none waits, and
-//! which the store takes at once, needs no other thread. One that finds no space
-//! waits for it: the store is opened anew, and the group tried again. After any other
-//! error nothing more is appended: what the failed commit left is unknown, so that a
-//! later group could stand on something that is not there.
+//! ```text
+//!             ┌─ the store does not block ─────▶ here, at once
+//!  a group ───┼─ none waits, and it is brief ──▶ here, at once (`Store::append_at_once`)
+//!             └─ else ─────────────────────────▶ the committer's thread
+//! ```
+//!
+//! The loop hands a group over and goes on; while that one is synced the next can fill. A
+//! group that finds no space waits on the thread, with all behind it: the store is opened
+//! anew, and the group tried again. After any other error nothing more is appended: what the
+//! failed commit left is unknown, so that a later group could stand on something that is not
+//! there.
 //!
 //! What this module does not do: it joins no groups, and waits for no more of them.
 
@@ -39,7 +44,8 @@ enum Place {
         groups: mpsc::Sender<Arc<Group>>,
         /// Groups that the thread has not answered yet.
         unanswered: Arc<AtomicUsize>,
-        /// Shared with the thread, which has it while it appends.
+        /// Shared with the thread, which holds it while it appends: the loop takes it only when
+        /// the thread has nothing to append, so that it never waits for it.
         appender: Arc<Mutex<Appender>>,
         /// Dropped when a group shall wait no longer for space.
         patience: mpsc::Sender<()>,

@@ -55,8 +55,9 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// caller must stop.
     fn append(&self, group: &Group) -> Result<(), Error>;
 
-    /// As [`Store::append`], if that takes less time than to have another thread do it; else
-    /// does nothing, and says so with `None`.
+    /// As [`Store::append`], if that is likely to take less time than to have another thread
+    /// do it; else does nothing, and says so with `None`. It waits for no disk, but the system
+    /// may hold up whoever writes while too much of its memory is to be written.
     ///
     /// # Errors
     /// As [`Store::append`].

@@ -15,7 +15,8 @@
 //!
 //! The loop never waits for anything but its next message: disk reads go to the
 //! blocking pool, commits to the committer's thread, frames into unbounded pipes
-//! that credit bounds.
+//! that credit bounds. Only where no sync is asked for (`os`) it writes a small group
+//! into the system's cache by itself.
 
 mod assign;
 mod commits;

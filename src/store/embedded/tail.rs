@@ -43,13 +43,19 @@ pub(super) struct Tail {
 }
 
 /// Whether the database will have space for what waits.
+///
+/// ```text
+///  Enough ── a reader's flush finds the disk full, and uses the reserve ──▶ Untold
+///  Untold ── the next group is refused as `Full` ─────────────────────────▶ Short
+///  Short  ── the reserve is held again (`hear_of_room`) ──────────────────▶ Enough
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Space {
-    /// It will: some is held in reserve.
+    /// It will: some is held in reserve. Groups may wait in the journal.
     Enough,
-    /// The reserve was given up for it while somebody read. The next group is told.
+    /// The disk is full and the reserve is used up, and the committer does not know it yet.
     Untold,
-    /// The disk is full, or was a moment ago: nothing is to wait.
+    /// The disk is full, or was a moment ago: each group goes to the database at once.
     Short,
 }
 
