@@ -168,9 +168,9 @@ impl From<client::Error> for Failure {
                 failure.hint("a type is known once a worker has registered it: start one that does")
             }
             Error::NotFound { .. } => failure.hint("taskgrid client list shows what there is"),
-            Error::Expired { .. } => {
-                failure.hint("the dispatcher's --retain and --retain-tasks say what is kept")
-            }
+            Error::Expired { .. } => failure.hint(
+                "the dispatcher's --retain, --retain-tasks and --retain-bytes say what is kept",
+            ),
             Error::CursorTooOld { .. } => failure
                 .hint("taskgrid client list shows how tasks stand; a new watch begins from now"),
             Error::Internal { .. } => {

@@ -109,6 +109,14 @@ pub(super) struct Dispatcher {
         default_value_t = limits::RETAIN_TASKS
     )]
     retain_tasks: u64,
+    /// How many bytes of payloads and results are kept at most; of failed tasks as many again
+    #[arg(
+        long,
+        env = "TASKGRID_DISPATCHER_RETAIN_BYTES",
+        value_name = "SIZE",
+        default_value = "64GiB"
+    )]
+    retain_bytes: ByteSize,
     /// The largest payload, and the largest result, at most 64MiB
     #[arg(
         long,
@@ -336,6 +344,7 @@ impl Dispatcher {
             lease: self.lease.into(),
             retain: self.retain.into(),
             retain_tasks: self.retain_tasks,
+            retain_bytes: self.retain_bytes.as_u64(),
             max_payload: self.max_payload.as_u64(),
             max_queued: self.max_queued,
             max_queued_bytes: self.max_queued_bytes.as_u64(),

@@ -55,8 +55,8 @@ fn the_roles_take_their_flags() {
     for line in [
         "taskgrid nameservice --port 0 --ttl 3s --drain-timeout 1s",
         "taskgrid dispatcher --nameservice http://a:1,http://b:2 --data-dir /x --durability os \
-         --lease 5s --retain 1h --retain-tasks 10 --max-payload 1MiB --max-queued 5 \
-         --max-queued-bytes 1GiB --store-cache 1MiB --insecure --host 0.0.0.0",
+         --lease 5s --retain 1h --retain-tasks 10 --retain-bytes 1GiB --max-payload 1MiB \
+         --max-queued 5 --max-queued-bytes 1GiB --store-cache 1MiB --insecure --host 0.0.0.0",
         "taskgrid worker --type hash --type sum --port 0 --slots 4 --advertise here:1 --id w",
         "taskgrid up --demo --once --data-dir /x --log-format json --log-level debug",
         "taskgrid completions bash",

@@ -18,6 +18,9 @@ pub struct Ended {
     failed: RoaringTreemap,
     cancelled: RoaringTreemap,
     count: u64,
+    /// Of payloads and results: of failed tasks, and of all others.
+    failed_bytes: u64,
+    other_bytes: u64,
 }
 
 /// `BLOCK` consecutive ids. A cell is 0, or a place times four plus a status code.
@@ -28,9 +31,10 @@ struct Block {
 }
 
 impl Ended {
-    /// Notes that a task ended with the event at this place.
-    pub fn insert(&mut self, id: TaskId, status: Status, seq: Seq) {
-        self.remove(id);
+    /// Notes that a task, which had not, ended with the event at this place. It has so many
+    /// bytes of payload and result.
+    pub fn insert(&mut self, id: TaskId, status: Status, seq: Seq, bytes: u64) {
+        self.remove(id, bytes);
         let block = self.blocks.entry(id.0 / BLOCK).or_insert_with(Block::new);
         let Some(cell) = block.cells.get_mut(offset(id)) else { return };
         *cell = seq.0 << 2 | code(status);
@@ -41,15 +45,14 @@ impl Ended {
             Status::Cancelled => _ = self.cancelled.insert(id.0),
             Status::Completed | Status::Pending | Status::Running => {}
         }
+        *self.bytes_of(status) += bytes;
     }
 
-    /// Forgets a task; tells whether it was known.
-    pub fn remove(&mut self, id: TaskId) -> bool {
+    /// Forgets a task with so many bytes of payload and result; tells whether it was known.
+    pub fn remove(&mut self, id: TaskId, bytes: u64) -> bool {
         let Some(block) = self.blocks.get_mut(&(id.0 / BLOCK)) else { return false };
         let Some(cell) = block.cells.get_mut(offset(id)) else { return false };
-        if std::mem::take(cell) == 0 {
-            return false;
-        }
+        let Some(status) = status(std::mem::take(cell) & 3) else { return false };
         block.used -= 1;
         if block.used == 0 {
             self.blocks.remove(&(id.0 / BLOCK));
@@ -57,7 +60,16 @@ impl Ended {
         self.failed.remove(id.0);
         self.cancelled.remove(id.0);
         self.count -= 1;
+        let held = self.bytes_of(status);
+        *held = held.saturating_sub(bytes);
         true
+    }
+
+    fn bytes_of(&mut self, status: Status) -> &mut u64 {
+        match status {
+            Status::Failed => &mut self.failed_bytes,
+            _ => &mut self.other_bytes,
+        }
     }
 
     /// How a task ended, and where its last event stands.
@@ -77,6 +89,25 @@ impl Ended {
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.failed.len()
+    }
+
+    /// Bytes of the payloads of the failed ones.
+    #[must_use]
+    pub fn failed_bytes(&self) -> u64 {
+        self.failed_bytes
+    }
+
+    /// Bytes of the payloads and results of all others.
+    #[must_use]
+    pub fn other_bytes(&self) -> u64 {
+        self.other_bytes
+    }
+
+    /// The last events of the failed tasks with the lowest ids, by their ids.
+    #[must_use]
+    pub fn first_failed(&self, limit: usize) -> Vec<Seq> {
+        let ids = self.failed.iter().take(limit).map(TaskId);
+        ids.filter_map(|id| Some(self.find(id)?.1)).collect()
     }
 
     /// The ids below `before` that ended in this way, greatest first.
@@ -143,14 +174,16 @@ mod tests {
     #[test]
     fn a_task_is_found_with_its_status_and_place_until_it_is_forgotten() {
         let mut ended = Ended::default();
-        ended.insert(TaskId(5), Status::Completed, Seq(1));
-        ended.insert(TaskId(BLOCK), Status::Failed, Seq(u64::MAX >> 2));
+        ended.insert(TaskId(5), Status::Completed, Seq(1), 70);
+        ended.insert(TaskId(BLOCK), Status::Failed, Seq(u64::MAX >> 2), 9);
         assert_eq!(ended.find(TaskId(5)), Some((Status::Completed, Seq(1))));
         assert_eq!(ended.find(TaskId(BLOCK)), Some((Status::Failed, Seq(u64::MAX >> 2))));
         assert_eq!(ended.find(TaskId(6)), None);
-        assert!(ended.remove(TaskId(5)));
-        assert!(!ended.remove(TaskId(5)));
+        assert_eq!((ended.other_bytes(), ended.failed_bytes()), (70, 9));
+        assert!(ended.remove(TaskId(5), 70));
+        assert!(!ended.remove(TaskId(5), 70));
         assert_eq!((ended.count(), ended.failed()), (1, 1));
+        assert_eq!((ended.other_bytes(), ended.failed_bytes()), (0, 9));
         assert_eq!(ended.blocks.len(), 1);
     }
 
@@ -160,7 +193,7 @@ mod tests {
         for id in 1..=10_000 {
             let status = [Status::Completed, Status::Failed, Status::Cancelled];
             let status = status[usize::try_from(id % 3).unwrap()];
-            ended.insert(TaskId(id), status, Seq(id));
+            ended.insert(TaskId(id), status, Seq(id), 0);
         }
         for (status, first) in
             [(Status::Completed, 8_997), (Status::Failed, 8_998), (Status::Cancelled, 8_999)]
@@ -168,5 +201,6 @@ mod tests {
             let ids = ended.newest(status, TaskId(9_000), 3);
             assert_eq!(ids, [first, first - 3, first - 6].map(TaskId), "{status:?}");
         }
+        assert_eq!(ended.first_failed(3), [1, 4, 7].map(Seq));
     }
 }

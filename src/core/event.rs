@@ -22,6 +22,15 @@ pub struct Entry {
     pub bytes: Bytes,
 }
 
+impl Entry {
+    /// Has the event know how long its bytes are, if it is one that tells.
+    pub(crate) fn count_bytes(&mut self) {
+        if let Event::Changed(event) = &mut self.event {
+            event.result_bytes = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+        }
+    }
+}
+
 impl From<Event> for Entry {
     fn from(event: Event) -> Self {
         Self { event, bytes: Bytes::new() }
@@ -101,6 +110,23 @@ pub struct TaskEvent {
     pub attempt: Option<EndedAttempt>,
     /// What changed.
     pub change: Change,
+    /// Bytes of the result. A store has them beside the event, and counts them there.
+    #[serde(skip)]
+    pub result_bytes: u32,
+}
+
+impl TaskEvent {
+    /// The same, with a result of so many bytes.
+    #[must_use]
+    pub fn with_result_of(self, bytes: usize) -> Self {
+        Self { result_bytes: u32::try_from(bytes).unwrap_or(u32::MAX), ..self }
+    }
+
+    /// Bytes of payload and result that are kept with a task whose last event this is.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        u64::from(self.spec.payload_bytes) + u64::from(self.result_bytes)
+    }
 }
 
 /// The attempt that an event ended.

@@ -97,6 +97,9 @@ pub const TTL: std::ops::RangeInclusive<Duration> =
 pub const RETAIN: Duration = Duration::from_secs(24 * 3600);
 /// How many ended tasks are kept, unless configured.
 pub const RETAIN_TASKS: u64 = 10_000_000;
+/// How many bytes of payloads and results are kept, of failed tasks and of all others each,
+/// unless configured.
+pub const RETAIN_BYTES: u64 = 64 << 30;
 /// How many failed tasks are kept: bounded apart, so that neither a flood of
 /// failures pushes results out nor the other way round.
 pub const RETAIN_FAILED: u64 = 1_000_000;

@@ -171,10 +171,11 @@ impl Queue {
             if was_live {
                 self.count_ended(id, spec);
             }
-            self.ended.insert(id, status, event.seq);
+            self.ended.insert(id, status, event.seq, event.kept_bytes());
             return;
         }
-        self.ended.remove(id);
+        // What can be tried again has no result.
+        self.ended.remove(id, spec.payload_bytes.into());
         if !was_live {
             self.count_live(id, spec);
         }
@@ -514,7 +515,8 @@ impl Queue {
         attempt: Option<EndedAttempt>,
         change: Change,
     ) -> TaskEvent {
-        TaskEvent { seq: self.next_seq, id, previous, at, spec, attempt, change }
+        let seq = self.next_seq;
+        TaskEvent { seq, id, previous, at, spec, attempt, change, result_bytes: 0 }
     }
 
     fn count_live(&mut self, id: TaskId, spec: &Spec) {

@@ -1,11 +1,10 @@
 //! Which ended tasks are no longer kept.
 //!
-//! Walks the log upwards from the oldest event. Completed and cancelled tasks go
-//! when they are too old or too many. Failed ones are bounded apart, and are set
-//! aside where the walk passes them. An event that did not end its task is passed
-//! by: it goes with its task.
+//! Completed and cancelled tasks go when they are too old, too many, or have too many bytes
+//! together: the log is walked upwards from its oldest event. Failed ones are bounded apart and
+//! found by their ids, so that neither hold the others back. An event that did not end its task
+//! is passed by: it goes with its task.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::ended::Ended;
@@ -22,100 +21,174 @@ pub struct Policy {
     pub tasks: u64,
     /// How many failed tasks.
     pub failed: u64,
+    /// How many bytes of payloads and results, of failed tasks and of all others each.
+    pub bytes: u64,
 }
 
-/// How far the walk has come.
+/// How far it has come.
 #[derive(Debug)]
 pub struct Retention {
     policy: Policy,
+    /// The walk along the log.
     position: Seq,
-    failed: VecDeque<(TaskId, Seq, Timestamp)>,
+    /// When the oldest ones that are kept ended, as far as is known.
     oldest: Timestamp,
+    oldest_failed: Timestamp,
+    /// Failed tasks were looked at last: next it is the others' turn.
+    looked_at_failed: bool,
+}
+
+/// Events to be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// Those after this place, in order: where the walk goes on.
+    After(Seq),
+    /// Those at these places: the last ones of failed tasks.
+    AtFailed(Vec<Seq>),
+}
+
+/// A task to forget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Old {
+    /// Its id.
+    pub id: TaskId,
+    /// The place of its last event.
+    pub last: Seq,
+    /// Bytes of its payload and its result.
+    pub bytes: u64,
 }
 
 impl Retention {
-    /// A walk that begins at the oldest event.
+    /// Of a log of which nothing was looked at.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self { policy, position: Seq(0), failed: VecDeque::new(), oldest: Timestamp::default() }
+        Self {
+            policy,
+            position: Seq(0),
+            oldest: Timestamp::default(),
+            oldest_failed: Timestamp::default(),
+            looked_at_failed: false,
+        }
     }
 
-    /// Where the walk goes on: [`Retention::step`] wants the events after this place.
+    /// What a step wants to see, if it may find something. At most so many failed tasks.
     #[must_use]
-    pub fn position(&self) -> Seq {
-        self.position
-    }
-
-    /// Whether a step may find something.
-    #[must_use]
-    pub fn is_due(&self, ended: &Ended, now: Timestamp) -> bool {
-        ended.count() > 0 && (self.is_crowded(ended, 0) || now >= self.next_by_age())
+    pub fn look(&self, ended: &Ended, now: Timestamp, limit: usize) -> Option<Look> {
+        let is_due = |at: Option<Timestamp>| at.is_some_and(|at| now >= at);
+        let others = self.others_crowd(ended, Sum::default()) || is_due(self.next_other(ended));
+        let failed = self.failed_crowd(ended, Sum::default()) || is_due(self.next_failed(ended));
+        if failed && !(others && self.looked_at_failed) {
+            return Some(Look::AtFailed(ended.first_failed(limit)));
+        }
+        others.then_some(Look::After(self.position))
     }
 
     /// When something becomes too old, as far as is known.
     #[must_use]
-    pub fn next_by_age(&self) -> Timestamp {
-        let failed = self.failed.front().map_or(self.oldest, |(_, _, at)| *at);
-        failed.min(self.oldest).plus(self.policy.age)
+    pub fn next_by_age(&self, ended: &Ended) -> Option<Timestamp> {
+        self.next_other(ended).into_iter().chain(self.next_failed(ended)).min()
     }
 
-    /// Takes the next events of the log, in order, and gives the tasks to forget.
+    /// Takes the events that were asked for, and gives the tasks to forget.
     pub fn step(
         &mut self,
+        look: &Look,
         events: &[TaskEvent],
         ended: &Ended,
         now: Timestamp,
-    ) -> Vec<(TaskId, Seq)> {
-        let mut trim = self.trim_failed(ended, now);
-        let mut trimmed = u64::try_from(trim.len()).unwrap_or(u64::MAX);
+    ) -> Vec<Old> {
+        self.looked_at_failed = matches!(look, Look::AtFailed(_));
+        if self.looked_at_failed {
+            self.step_failed(events, ended, now)
+        } else {
+            self.walk(events, ended, now)
+        }
+    }
+
+    fn walk(&mut self, events: &[TaskEvent], ended: &Ended, now: Timestamp) -> Vec<Old> {
+        let mut trim = Trim::default();
         for event in events {
             let last = ended.find(event.id).filter(|(_, seq)| *seq == event.seq);
-            match last {
-                None | Some((Status::Pending | Status::Running, _)) => {}
-                Some((Status::Failed, _)) => {
-                    self.failed.push_back((event.id, event.seq, event.at));
+            if let Some((Status::Completed | Status::Cancelled, _)) = last {
+                self.oldest = event.at;
+                if !self.is_old(event.at, now) && !self.others_crowd(ended, trim.sum) {
+                    return trim.tasks;
                 }
-                Some((Status::Completed | Status::Cancelled, _)) => {
-                    self.oldest = event.at;
-                    if !self.is_old(event.at, now) && !self.is_crowded(ended, trimmed) {
-                        return trim;
-                    }
-                    trim.push((event.id, event.seq));
-                    trimmed += 1;
-                }
+                trim.push(event);
             }
             self.position = event.seq;
         }
         if events.is_empty() {
             self.oldest = now;
         }
-        trim
+        trim.tasks
     }
 
-    fn trim_failed(&mut self, ended: &Ended, now: Timestamp) -> Vec<(TaskId, Seq)> {
-        let mut trim = Vec::new();
-        while let Some((id, seq, at)) = self.failed.front().copied() {
-            let many = u64::try_from(self.failed.len()).unwrap_or(u64::MAX) > self.policy.failed;
-            let is_kept = ended.find(id) == Some((Status::Failed, seq));
-            if is_kept && !many && !self.is_old(at, now) {
-                break;
+    fn step_failed(&mut self, events: &[TaskEvent], ended: &Ended, now: Timestamp) -> Vec<Old> {
+        let mut trim = Trim::default();
+        self.oldest_failed = now;
+        for event in events {
+            if ended.find(event.id) != Some((Status::Failed, event.seq)) {
+                continue;
             }
-            self.failed.pop_front();
-            if is_kept {
-                trim.push((id, seq));
+            if self.is_old(event.at, now) || self.failed_crowd(ended, trim.sum) {
+                trim.push(event);
+            } else {
+                self.oldest_failed = self.oldest_failed.min(event.at);
             }
         }
-        trim
+        trim.tasks
     }
 
     fn is_old(&self, at: Timestamp, now: Timestamp) -> bool {
         now >= at.plus(self.policy.age)
     }
 
-    fn is_crowded(&self, ended: &Ended, trimmed: u64) -> bool {
-        let others = ended.count().saturating_sub(ended.failed());
-        others.saturating_sub(trimmed) > self.policy.tasks
-            || u64::try_from(self.failed.len()).unwrap_or(u64::MAX) > self.policy.failed
+    fn next_other(&self, ended: &Ended) -> Option<Timestamp> {
+        (ended.count() > ended.failed()).then(|| self.oldest.plus(self.policy.age))
+    }
+
+    fn next_failed(&self, ended: &Ended) -> Option<Timestamp> {
+        (ended.failed() > 0).then(|| self.oldest_failed.plus(self.policy.age))
+    }
+
+    /// Whether completed and cancelled tasks are too many even without these.
+    fn others_crowd(&self, ended: &Ended, without: Sum) -> bool {
+        let count = ended.count().saturating_sub(ended.failed());
+        self.is_crowd(count, ended.other_bytes(), self.policy.tasks, without)
+    }
+
+    /// Whether failed tasks are too many even without these.
+    fn failed_crowd(&self, ended: &Ended, without: Sum) -> bool {
+        self.is_crowd(ended.failed(), ended.failed_bytes(), self.policy.failed, without)
+    }
+
+    fn is_crowd(&self, count: u64, bytes: u64, most: u64, without: Sum) -> bool {
+        let (count, bytes) =
+            (count.saturating_sub(without.count), bytes.saturating_sub(without.bytes));
+        count > most || (count > 0 && bytes > self.policy.bytes)
+    }
+}
+
+/// Tasks to forget, and how much they are together.
+#[derive(Debug, Default)]
+struct Trim {
+    tasks: Vec<Old>,
+    sum: Sum,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Sum {
+    count: u64,
+    bytes: u64,
+}
+
+impl Trim {
+    /// Adds the task whose last event this is.
+    fn push(&mut self, event: &TaskEvent) {
+        let bytes = event.kept_bytes();
+        self.tasks.push(Old { id: event.id, last: event.seq, bytes });
+        self.sum = Sum { count: self.sum.count + 1, bytes: self.sum.bytes + bytes };
     }
 }
 
@@ -131,43 +204,105 @@ mod tests {
     fn what_is_too_old_goes_and_the_walk_stops_at_what_is_not() {
         let (events, ended) = world(&[(1, 0), (2, 10), (3, 2 * HOUR)], &[]);
         let mut retention = Retention::new(policy(100, 100));
-        let trim = retention.step(&events, &ended, Timestamp(HOUR + 10));
-        assert_eq!(trim, [(TaskId(1), Seq(1)), (TaskId(2), Seq(2))]);
-        assert_eq!(retention.position(), Seq(2));
-        assert!(!retention.is_due(&ended, Timestamp(3 * HOUR - 1)));
-        assert!(retention.is_due(&ended, Timestamp(3 * HOUR)));
+        assert_eq!(step(&mut retention, &events, &ended, HOUR + 10), [1, 2]);
+        assert_eq!(retention.look(&ended, Timestamp(3 * HOUR - 1), 9), None);
+        assert_eq!(retention.next_by_age(&ended), Some(Timestamp(3 * HOUR)));
+        assert_eq!(retention.look(&ended, Timestamp(3 * HOUR), 9), Some(Look::After(Seq(2))));
     }
 
     #[test]
     fn what_is_too_many_goes_oldest_first() {
         let (events, ended) = world(&[(1, 0), (2, 0), (3, 0), (4, 0)], &[]);
         let mut retention = Retention::new(policy(2, 100));
-        assert!(retention.is_due(&ended, Timestamp(1)));
-        let trim = retention.step(&events, &ended, Timestamp(1));
-        assert_eq!(trim.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(step(&mut retention, &events, &ended, 1), [1, 2]);
     }
 
     #[test]
-    fn failed_tasks_are_bounded_apart_and_do_not_stop_the_walk() {
-        let (events, ended) = world(&[(1, 0), (2, 0), (3, 0), (4, 0), (5, 0)], &[1, 2, 3]);
-        let mut retention = Retention::new(policy(0, 2));
-        let trim = retention.step(&events, &ended, Timestamp(1));
-        assert_eq!(trim.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [4, 5]);
-        let trim = retention.step(&[], &ended, Timestamp(1));
-        assert_eq!(trim.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [1]);
+    fn what_has_too_many_bytes_goes_oldest_first() {
+        let ends: Vec<(u64, u64)> = (1..=9).map(|id| (id, 0)).collect();
+        for (bytes, gone) in [(9 * BYTES, 0), (9 * BYTES - 1, 1), (3 * BYTES, 6), (0, 9)] {
+            for failed in [vec![], (1..=9).collect()] {
+                let (events, ended) = world(&ends, &failed);
+                let mut retention = Retention::new(Policy { bytes, ..policy(100, 100) });
+                let trimmed = step(&mut retention, &events, &ended, 1);
+                assert!(trimmed.into_iter().eq(1..=gone), "{bytes} bytes, failed {failed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn failed_tasks_are_bounded_apart_and_neither_hold_the_others_back() {
+        let ends: Vec<(u64, u64)> = (1..=6).map(|id| (id, 0)).collect();
+        let (events, mut ended) = world(&ends, &[2, 3, 5]);
+        let mut retention = Retention::new(policy(1, 1));
+        assert_eq!(forget(&mut retention, &events, &mut ended), [2, 3]);
+        assert_eq!(forget(&mut retention, &events, &mut ended), [1, 4]);
+        assert_eq!(retention.look(&ended, Timestamp(1), 9), None);
+        // A failed one before all others, and others before all failed ones.
+        let (events, mut ended) = world(&ends, &[1, 6]);
+        let mut retention = Retention::new(policy(100, 1));
+        assert_eq!(forget(&mut retention, &events, &mut ended), [1]);
+        assert_eq!(retention.look(&ended, Timestamp(1), 9), None);
+    }
+
+    #[test]
+    fn failed_tasks_and_others_that_are_both_too_many_take_turns() {
+        let ends: Vec<(u64, u64)> = (1..=8).map(|id| (id, 0)).collect();
+        let (events, mut ended) = world(&ends, &[1, 2, 3, 4]);
+        let mut retention = Retention::new(policy(0, 0));
+        let looks = std::iter::from_fn(|| {
+            let look = retention.look(&ended, Timestamp(1), 2)?;
+            let shown: Vec<TaskEvent> = seen(&look, &events).into_iter().take(2).collect();
+            let old = retention.step(&look, &shown, &ended, Timestamp(1));
+            for old in old {
+                assert!(ended.remove(old.id, old.bytes));
+            }
+            Some(matches!(look, Look::AtFailed(_)))
+        });
+        let looks: Vec<bool> = looks.take(20).collect();
+        assert_eq!(looks[..4], [true, false, true, false]);
+        assert_eq!((ended.count(), ended.other_bytes(), ended.failed_bytes()), (0, 0, 0));
     }
 
     #[test]
     fn events_that_ended_nothing_and_tasks_that_were_retried_are_passed_by() {
         let (events, mut ended) = world(&[(1, 0), (2, 0)], &[1]);
-        ended.remove(TaskId(1));
+        ended.remove(TaskId(1), BYTES);
         let mut retention = Retention::new(policy(0, 0));
-        assert_eq!(retention.step(&events, &ended, Timestamp(1)), [(TaskId(2), Seq(2))]);
-        assert_eq!(retention.position(), Seq(2));
+        assert_eq!(step(&mut retention, &events, &ended, 1), [2]);
+        assert_eq!(retention.position, Seq(2));
     }
 
+    /// Of each task, in these tests.
+    const BYTES: u64 = 30;
+
     fn policy(tasks: u64, failed: u64) -> Policy {
-        Policy { age: Duration::from_millis(HOUR), tasks, failed }
+        Policy { age: Duration::from_millis(HOUR), tasks, failed, bytes: 1_000 * BYTES }
+    }
+
+    /// What a look shows.
+    fn seen(look: &Look, events: &[TaskEvent]) -> Vec<TaskEvent> {
+        let is_shown = |event: &&TaskEvent| match look {
+            Look::After(place) => event.seq > *place,
+            Look::AtFailed(places) => places.contains(&event.seq),
+        };
+        events.iter().filter(is_shown).cloned().collect()
+    }
+
+    /// The ids of the tasks that a step forgets.
+    fn step(retention: &mut Retention, events: &[TaskEvent], ended: &Ended, now: u64) -> Vec<u64> {
+        let Some(look) = retention.look(ended, Timestamp(now), 100) else { return Vec::new() };
+        let old = retention.step(&look, &seen(&look, events), ended, Timestamp(now));
+        old.iter().map(|old| old.id.0).collect()
+    }
+
+    /// The same, and forgets them.
+    fn forget(retention: &mut Retention, events: &[TaskEvent], ended: &mut Ended) -> Vec<u64> {
+        let ids = step(retention, events, ended, 1);
+        for id in &ids {
+            assert!(ended.remove(TaskId(*id), BYTES));
+        }
+        ids
     }
 
     /// One event for each (id, at), its place being its id.
@@ -179,7 +314,7 @@ mod tests {
             } else {
                 Change::Completed
             };
-            ended.insert(TaskId(id), change.status(), Seq(id));
+            ended.insert(TaskId(id), change.status(), Seq(id), BYTES);
             TaskEvent {
                 seq: Seq(id),
                 id: TaskId(id),
@@ -188,6 +323,7 @@ mod tests {
                 spec: spec(),
                 attempt: None,
                 change,
+                result_bytes: 10,
             }
         });
         (events.collect(), ended)
@@ -203,7 +339,7 @@ mod tests {
             max_attempts: 3,
             max_crashes: 3,
             group: 0,
-            payload_bytes: 0,
+            payload_bytes: 20,
         }
     }
 }

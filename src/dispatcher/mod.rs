@@ -74,6 +74,9 @@ pub struct Config {
     pub retain: Duration,
     /// How many completed and cancelled tasks are kept. 10 million.
     pub retain_tasks: u64,
+    /// How many bytes of their payloads and results are kept at most; of failed ones as many
+    /// again.
+    pub retain_bytes: u64,
     /// Bytes of the largest payload, and of the largest result. 4 MiB, at most 64 MiB.
     pub max_payload: u64,
     /// Tasks that may wait and run; more are refused.
@@ -96,6 +99,7 @@ impl Default for Config {
             lease: Duration::from_secs(10),
             retain: limits::RETAIN,
             retain_tasks: limits::RETAIN_TASKS,
+            retain_bytes: limits::RETAIN_BYTES,
             max_payload: limits::PAYLOAD_BYTES,
             max_queued: limits::QUEUED_TASKS,
             max_queued_bytes: limits::QUEUED_BYTES,
@@ -190,6 +194,7 @@ impl Dispatcher {
             age: config.retain,
             tasks: config.retain_tasks,
             failed: limits::RETAIN_FAILED,
+            bytes: config.retain_bytes,
         };
         let restore = move |store: &dyn Store| {
             recovery::restore(store, policy, clock.now(), rand::rng().next_u64())

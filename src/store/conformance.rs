@@ -108,7 +108,7 @@ mod basics {
             leased(5, 1),
             leased(6, 11),
             Event::Stopped { next_id: TaskId(10) },
-            event(changed(1, 1, None, Change::Completed)),
+            event(changed(1, 1, None, Change::Completed).with(b"a result")),
             event(changed(2, 11, None, Change::Cancelled)),
             Event::Submitted { id: TaskId(1), spec: spec(9) },
             Event::Submitted { id: TaskId(11), spec: spec(0) },

@@ -234,7 +234,7 @@ fn event(seq: u64, id: u64, previous: Option<Seq>, change: Change) -> TaskEvent 
     let worker = "worker-1".into();
     let attempt = EndedAttempt { number: 1, token: token(seq), worker, leased: AT, run_us: 15 };
     let (seq, id, attempt) = (Seq(seq), TaskId(id), Some(attempt));
-    TaskEvent { seq, id, previous, at: AT, spec: spec(0), attempt, change }
+    TaskEvent { seq, id, previous, at: AT, spec: spec(0), attempt, change, result_bytes: 0 }
 }
 
 fn bytes(dice: &mut Dice, size: usize) -> Bytes {

@@ -281,7 +281,7 @@ impl Grid {
         let store: Arc<dyn Store> = Arc::new(Memory::new());
         let clock = Clock::start();
         let now = clock.now();
-        let policy = Policy { age: PATIENCE, tasks: 9, failed: 9 };
+        let policy = Policy { age: PATIENCE, tasks: 9, failed: 9, bytes: 9 };
         let restored = recovery::restore(store.as_ref(), policy, now, 7).unwrap();
         let epoch = restored.epoch;
         let rules = Rules { lease: LEASE, max_queued: 9, max_queued_bytes: 999 };

@@ -134,6 +134,7 @@ pub(super) struct Outgoing {
 impl Scheduler {
     /// Applies an event and puts it into the open group.
     pub(super) fn record(&mut self, event: TaskEvent, result: Bytes) {
+        let event = event.with_result_of(result.len());
         let was_running = self.queue.leases.find(event.id).is_some();
         self.tally.count(&event, was_running);
         let is_end = event.change.status().is_terminal();

@@ -10,6 +10,7 @@ use crate::core::id::{Seq, TaskId, Timestamp, Token};
 use crate::core::placement::Member;
 use crate::core::queue::{Claim, Standing};
 use crate::core::registry::Registration;
+use crate::core::retention::Look;
 use crate::core::task::{Holder, Outcome, Spec, Status};
 use crate::core::task_type::TypeId;
 use crate::dispatcher::batch::Batch;
@@ -55,8 +56,8 @@ pub(crate) enum Message {
     Fetched { type_id: TypeId, rows: Result<Vec<(TaskId, Option<StoredTask>)>, store::Error> },
     /// What became of an outcome for a task that had ended.
     Judged { member: Member, token: Token, answer: Result<v1::Answer, store::Error> },
-    /// The oldest events of the log.
-    Trimmable { events: Result<Vec<TaskEvent>, store::Error> },
+    /// Events of what may be too old.
+    Trimmable { look: Look, events: Result<Vec<TaskEvent>, store::Error> },
     /// Whether the store has room for new tasks.
     Room { has_room: bool },
     /// A part of the history was read; the other end hears when it is dropped.

@@ -316,7 +316,7 @@ impl Scheduler {
             Message::Leave { member, goodbye } => self.leave(member, goodbye),
             Message::Fetched { type_id, rows } => self.fetched(type_id, rows),
             Message::Judged { member, token, answer } => self.judged(member, token, answer),
-            Message::Trimmable { events } => self.trim(events),
+            Message::Trimmable { look, events } => self.trim(&look, events),
             Message::Room { has_room } => self.hear_of_room(has_room),
             Message::Loaded { part, taken } => {
                 self.loaded(part);

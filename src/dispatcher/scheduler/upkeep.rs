@@ -7,6 +7,7 @@ use super::{Message, Scheduler};
 use crate::core::event::TaskEvent;
 use crate::core::id::{Seq, TaskId, Timestamp};
 use crate::core::queue::Standing;
+use crate::core::retention::{Look, Old};
 use crate::core::task::Outcome;
 use crate::store::{self, Store};
 
@@ -83,7 +84,7 @@ impl Scheduler {
         let sweep = has_leases.then_some(self.next_sweep);
         let waiters = (!self.waiters.is_empty()).then_some(self.next_slow);
         let may_trim = !self.trimming && self.in_flight.is_none() && self.queue.ended.count() > 0;
-        let trim = may_trim.then(|| self.retention.next_by_age());
+        let trim = may_trim.then(|| self.retention.next_by_age(&self.queue.ended)).flatten();
         let due = self.queue.lanes.next_due();
         let keys = self.keys.next_end().map(|at| at.plus(KEYS_WAIT));
         let gate = self.gate.opens_at(now);
@@ -112,26 +113,31 @@ impl Scheduler {
 
     fn begin_trim(&mut self, now: Timestamp) {
         // What is being committed is not there to be read: it has its turn after.
-        let is_busy = self.trimming || self.in_flight.is_some();
-        if is_busy || !self.retention.is_due(&self.queue.ended, now) {
+        if self.trimming || self.in_flight.is_some() {
             return;
         }
-        let Some(inbox) = self.shared.inbox.upgrade() else { return };
-        self.trimming = true;
-        let (store, position) = (self.store.clone(), self.retention.position());
         let (limit, bytes) =
             (TRIM.max(self.last_group.entries), TRIM_BYTES.max(self.last_group.bytes));
+        let Some(look) = self.retention.look(&self.queue.ended, now, limit) else { return };
+        let Some(inbox) = self.shared.inbox.upgrade() else { return };
+        self.trimming = true;
+        let store = self.store.clone();
         tokio::spawn(async move {
-            let read = move |store: &dyn Store| store.events_after(position, limit, bytes);
+            let wanted = look.clone();
+            let read = move |store: &dyn Store| match wanted {
+                Look::After(place) => {
+                    let events = store.events_after(place, limit, bytes)?;
+                    Ok(events.into_iter().map(|stored| stored.event).collect())
+                }
+                Look::AtFailed(places) => Ok(store.facts(&places)?.into_iter().flatten().collect()),
+            };
             let events = store::apart(&store, read).await;
-            let events =
-                events.map(|events| events.into_iter().map(|stored| stored.event).collect());
             // A loop that has ended trims no more.
-            drop(inbox.send(Message::Trimmable { events }).await);
+            drop(inbox.send(Message::Trimmable { look, events }).await);
         });
     }
 
-    pub(super) fn trim(&mut self, events: Result<Vec<TaskEvent>, store::Error>) {
+    pub(super) fn trim(&mut self, look: &Look, events: Result<Vec<TaskEvent>, store::Error>) {
         self.trimming = false;
         let events = match events {
             Ok(events) => events,
@@ -141,16 +147,16 @@ impl Scheduler {
                 return;
             }
         };
-        let trim = self.retention.step(&events, &self.queue.ended, self.last_turn);
+        let trim = self.retention.step(look, &events, &self.queue.ended, self.last_turn);
         if trim.is_empty() || self.draining {
             return;
         }
         tracing::debug!(tasks = trim.len(), "forgetting old results");
-        for (id, place) in &trim {
-            self.queue.ended.remove(*id);
-            self.open.trims_to = self.open.trims_to.max(Some(*place).filter(|p| *p > Seq(0)));
+        for Old { id, last, bytes } in trim {
+            self.queue.ended.remove(id, bytes);
+            self.open.trims_to = self.open.trims_to.max(Some(last).filter(|last| *last > Seq(0)));
+            self.open.group.trim.tasks.push((id, last));
         }
-        self.open.group.trim.tasks.extend(trim);
     }
 }
 

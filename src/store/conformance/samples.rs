@@ -20,6 +20,7 @@ impl Entry {
     /// The same event with these bytes.
     pub(in crate::store) fn with(mut self, bytes: &[u8]) -> Self {
         self.bytes = Bytes::copy_from_slice(bytes);
+        self.count_bytes();
         self
     }
 }
@@ -62,6 +63,7 @@ pub(in crate::store) fn changed(seq: u64, id: u64, previous: Option<u64>, change
             run_us: 15,
         }),
         change,
+        result_bytes: 0,
     }))
 }
 
@@ -172,6 +174,7 @@ fn any_task_event() -> impl Strategy<Value = TaskEvent> {
             spec,
             attempt,
             change,
+            result_bytes: 0,
         },
     )
 }

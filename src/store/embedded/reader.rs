@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable};
 use serde::de::DeserializeOwned;
 
@@ -14,7 +15,7 @@ use crate::core::id::{Seq, TaskId};
 use crate::core::task::{Holder, Spec};
 use crate::core::task_type::{TaskType, TypeId};
 use crate::store::record::run;
-use crate::store::record::{self, Table};
+use crate::store::record::{self, Row, Table};
 use crate::store::{Error, Position, Recovered, StoredEvent, StoredTask};
 
 type Rows = ReadOnlyTable<u64, &'static [u8]>;
@@ -80,12 +81,14 @@ impl Reader {
     ) -> Result<Option<Position>, Error> {
         match from {
             Position::Events(Seq(after)) => {
-                let changed = |_, event: TaskEvent| visit(Event::Changed(event));
+                let changed = |_, row: Row<'_, TaskEvent>| visit(Event::Changed(with_length(row)));
                 let last = self.each_after(Table::Events, after, to.last_seq.0, limit, changed)?;
                 Ok(Some(last.map_or(Position::Tasks(TaskId(0)), |seq| Position::Events(Seq(seq)))))
             }
             Position::Tasks(TaskId(after)) => {
-                let submitted = |id, spec: Spec| visit(Event::Submitted { id: TaskId(id), spec });
+                let submitted = |id, row: Row<'_, Spec>| {
+                    visit(Event::Submitted { id: TaskId(id), spec: row.value });
+                };
                 let last = to.last_id.map_or(0, |last| last.0);
                 let last = self.each_after(Table::Tasks, after, last, limit, submitted)?;
                 Ok(last.map(|id| Position::Tasks(TaskId(id))))
@@ -106,12 +109,12 @@ impl Reader {
 
     /// See [`crate::store::Store::specs`].
     pub(super) fn specs(&self, ids: &[TaskId]) -> Result<Vec<Option<Spec>>, Error> {
-        self.values(Table::Tasks, ids.iter().map(|id| id.0))
+        self.rows(Table::Tasks, ids.iter().map(|id| id.0), |row| row.value)
     }
 
     /// See [`crate::store::Store::facts`].
     pub(super) fn facts(&self, places: &[Seq]) -> Result<Vec<Option<TaskEvent>>, Error> {
-        self.values(Table::Events, places.iter().map(|place| place.0))
+        self.rows(Table::Events, places.iter().map(|place| place.0), with_length)
     }
 
     /// See [`crate::store::Store::events`].
@@ -120,7 +123,7 @@ impl Reader {
         let mut events = log::Reader::new(log::EVENTS, &rows, &packs);
         let event = |&Seq(seq): &Seq| {
             let event = events.get(seq)?;
-            Ok(event.map(|(event, result)| StoredEvent { event, result }))
+            Ok(event.map(|(event, result)| with_result(event, result)))
         };
         places.iter().map(event).collect()
     }
@@ -150,7 +153,7 @@ impl Reader {
                     return Ok(found);
                 }
                 let result = results.bytes(row.place)?;
-                found.push(StoredEvent { event: row.value, result });
+                found.push(with_result(row.value, result));
             }
         }
         Ok(found)
@@ -190,7 +193,7 @@ impl Reader {
         after: u64,
         last: u64,
         enough: usize,
-        mut visit: impl FnMut(u64, T),
+        mut visit: impl FnMut(u64, Row<'_, T>),
     ) -> Result<Option<u64>, Error> {
         let rows = self.open(table)?;
         let first = rows::run_of(&rows, after)?.map_or(0, |(first, _)| first.value());
@@ -203,7 +206,7 @@ impl Reader {
             for row in run::rows(table, first.value(), record.value())? {
                 let (key, row) = row?;
                 if after < key && key <= last {
-                    visit(key, record::decode::<T>(table, key.into(), row)?.value);
+                    visit(key, record::decode::<T>(table, key.into(), row)?);
                     (shown, at) = (shown + 1, key);
                 }
             }
@@ -211,15 +214,16 @@ impl Reader {
         Ok(None)
     }
 
-    /// Rows of a table, without the bytes that belong to them.
-    fn values<T: DeserializeOwned>(
+    /// What rows of a table say, without the bytes that belong to them.
+    fn rows<T: DeserializeOwned>(
         &self,
         table: Table,
         keys: impl Iterator<Item = u64>,
+        read: impl Fn(Row<'_, T>) -> T,
     ) -> Result<Vec<Option<T>>, Error> {
         let rows = self.open(table)?;
         let mut rows = Finder::new(table, &rows);
-        keys.map(|key| Ok(rows.get(key)?.map(|row| row.value))).collect()
+        keys.map(|key| Ok(rows.get(key)?.map(&read))).collect()
     }
 
     /// The rows and the packs of a log.
@@ -243,4 +247,14 @@ impl Reader {
     ) -> Result<ReadOnlyTable<K, &'static [u8]>, Error> {
         self.transaction.open_table(definition(table)).map_err(engine)
     }
+}
+
+/// An event that knows how long its result is, which is not read.
+fn with_length(row: Row<'_, TaskEvent>) -> TaskEvent {
+    row.value.with_result_of(row.place.length())
+}
+
+/// An event with its result.
+fn with_result(event: TaskEvent, result: Bytes) -> StoredEvent {
+    StoredEvent { event: event.with_result_of(result.len()), result }
 }

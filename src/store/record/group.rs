@@ -97,7 +97,11 @@ impl<'a> Sealed<'a> {
                 self.version
             )));
         }
-        postcard::from_bytes(self.group).map_err(|error| damaged(&error))
+        let mut group: Group = postcard::from_bytes(self.group).map_err(|error| damaged(&error))?;
+        for entry in &mut group.entries {
+            entry.count_bytes();
+        }
+        Ok(group)
     }
 }
 
@@ -128,6 +132,7 @@ mod tests {
             let mut held = group(events.into_iter().map(Into::into));
             if let Some(first) = held.entries.first_mut() {
                 first.bytes = bytes.clone().into();
+                first.count_bytes();
             }
             held.trim = Trim {
                 tasks: vec![(TaskId(1), Seq(2))],

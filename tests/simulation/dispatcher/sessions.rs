@@ -208,6 +208,7 @@ impl Dispatcher {
             spec: cx.oracle.spec(said.id, cx.log),
             attempt: Some(attempt),
             change: Change::Completed,
+            result_bytes: 0,
         }
     }
 

@@ -169,7 +169,7 @@ fn a_task_that_was_forgotten_cannot_be_cancelled_or_tried_again() {
     let mut script =
         play(task(), &[(Lease("a"), "attempt 1"), (Settle(1, Outcome::Completed), "completed")]);
     let world = &mut script.world;
-    assert!(world.queue.ended.remove(script.id));
+    assert!(world.queue.ended.remove(script.id, 0));
     assert_eq!(world.cancel(script.id), Err(Rejected::Unknown));
     assert_eq!(world.retry(script.id), Err(Rejected::Unknown));
     assert_eq!(world.queue.live(), 0);

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::world::{Setup, World, hello, task};
+use super::world::{Hello, Setup, World, hello, task};
 use crate::core::id::TaskId;
 use crate::core::queue::Standing;
+use crate::core::task::Reason;
 use crate::store::Store as _;
 
 #[tokio::test]
@@ -23,6 +24,40 @@ async fn results_beyond_their_number_are_forgotten_oldest_first() {
     let world = world.restart().await;
     let seen = world.look(&[1, 4, 6]).await;
     assert_eq!([true, true, false], [seen[0].given, seen[1].given, seen[2].given]);
+}
+
+#[tokio::test]
+async fn results_beyond_their_bytes_are_forgotten_oldest_first_also_after_a_restart() {
+    let mut setup = Setup::default();
+    // "text" and "done".
+    setup.policy.bytes = 3 * 8;
+    let world = World::with(setup).await;
+    run(&world, 5).await;
+    world.until_absent(&[1, 2]).await;
+    let world = world.restart().await;
+    run(&world, 1).await;
+    world.until_absent(&[3]).await;
+    world.barrier().await;
+    let kept = world.look(&[4, 5, 6]).await;
+    assert!(kept.iter().all(|task| matches!(task.standing, Standing::Ended(..))), "{kept:?}");
+}
+
+#[tokio::test]
+async fn failed_tasks_are_forgotten_behind_results_that_are_kept() {
+    let mut setup = Setup::default();
+    setup.policy.failed = 2;
+    let world = World::with(setup).await;
+    run(&world, 1).await;
+    let mut worker = world.join(Hello { incarnation: 2, session: 2, ..hello("w", 1) }).await;
+    world.submit(vec![task(); 4]).await;
+    for _ in 0..4 {
+        let assignment = worker.assignment().await;
+        worker.fail(&assignment, Reason::Permanent).await;
+        worker.answer().await;
+    }
+    world.until_absent(&[2, 3]).await;
+    let kept = world.look(&[1, 4, 5]).await;
+    assert!(kept.iter().all(|task| matches!(task.standing, Standing::Ended(..))), "{kept:?}");
 }
 
 #[tokio::test]

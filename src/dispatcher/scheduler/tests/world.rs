@@ -52,7 +52,8 @@ impl Default for Setup {
             max_queued: 100_000,
             max_queued_bytes: 1 << 30,
         };
-        let policy = Policy { age: Duration::from_secs(3_600), tasks: 1_000, failed: 1_000 };
+        let policy =
+            Policy { age: Duration::from_secs(3_600), tasks: 1_000, failed: 1_000, bytes: 1 << 30 };
         Self { rules, policy }
     }
 }
