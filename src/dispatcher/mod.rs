@@ -169,12 +169,12 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// Binds the port, opens the store and reads what it holds beside tasks.
     pub async fn bind(config: Config) -> Result<Self, Error> {
-        let ports = Ports::bind(&config)?;
+        let prepared = Prepared::new(&config)?;
         let storage = config.storage.clone();
         // Opening checks every page.
         let opened = tokio::task::spawn_blocking(move || open(&storage)).await;
         let store = opened.map_err(|panic| Error::Thread(panic.to_string()))??;
-        Box::pin(Self::load(config, ports, store)).await
+        Box::pin(Self::load(config, prepared, store)).await
     }
 
     /// As [`Dispatcher::bind`], over a store that is open, whatever the configuration
@@ -183,13 +183,16 @@ impl Dispatcher {
     /// # Errors
     /// As [`Dispatcher::bind`].
     pub async fn bind_over(config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
-        let ports = Ports::bind(&config)?;
-        Box::pin(Self::load(config, ports, store)).await
+        let prepared = Prepared::new(&config)?;
+        Box::pin(Self::load(config, prepared, store)).await
     }
 
-    async fn load(config: Config, ports: Ports, store: Arc<dyn Store>) -> Result<Self, Error> {
-        let Ports { listener, http } = ports;
-        let clock = Clock::start();
+    async fn load(
+        config: Config,
+        prepared: Prepared,
+        store: Arc<dyn Store>,
+    ) -> Result<Self, Error> {
+        let Prepared { listener, http, clock, directory } = prepared;
         let policy = Policy {
             age: config.retain,
             tasks: config.retain_tasks,
@@ -211,8 +214,8 @@ impl Dispatcher {
         let seen = seen.map(|(worker, (_, address))| (worker.clone(), address.clone())).collect();
         let (scheduler, handle) = Scheduler::new(rules, clock, store.clone(), restored)
             .map_err(|error| Error::Thread(error.to_string()))?;
-        let directory = Directory::new(&config.network, &config.nameservices, clock)?
-            .remembering(seen, clock.now().plus(scheduler::KNOWN_WORKERS_WAIT));
+        let directory =
+            directory.remembering(seen, clock.now().plus(scheduler::KNOWN_WORKERS_WAIT));
         Ok(Self {
             listener,
             http,
@@ -312,20 +315,24 @@ impl Dispatcher {
     }
 }
 
-/// The ports that a dispatcher is reached by.
-struct Ports {
+/// What a configuration makes before the store is touched: one that is wrong leaves that alone.
+struct Prepared {
     listener: Listener,
     http: Option<Listener>,
+    clock: Clock,
+    directory: Directory,
 }
 
-impl Ports {
-    fn bind(config: &Config) -> Result<Self, Error> {
+impl Prepared {
+    fn new(config: &Config) -> Result<Self, Error> {
         if !limits::LEASE.contains(&config.lease) {
             return Err(Error::Lease(config.lease));
         }
         let listener = config.network.bind(&config.listen)?;
         let http = config.http.as_ref().map(rpc::bind).transpose()?;
-        Ok(Self { listener, http })
+        let clock = Clock::start();
+        let directory = Directory::new(&config.network, &config.nameservices, clock)?;
+        Ok(Self { listener, http, clock, directory })
     }
 }
 

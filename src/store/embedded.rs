@@ -152,8 +152,8 @@ impl Embedded {
         let medium = Arc::new(Medium::new(durability));
         let is_new = !directory.has(FILE)?;
         if is_new {
+            not_lost(&directory)?;
             directory.forget_synced();
-            directory.remove(journal::FILE)?;
             create(&directory, &medium)?;
         }
         let mut tail = Tail::new(Journal::open(&directory, &medium)?);
@@ -343,6 +343,14 @@ impl Drop for Embedded {
             self.directory.closed();
         }
     }
+}
+
+/// Refuses a directory whose database is gone: a journal is made after it, and needs it.
+fn not_lost(directory: &Directory) -> Result<(), Error> {
+    if directory.has(journal::FILE)? {
+        return Err(not_sound(&directory.join(FILE), "it is gone, and its journal is there"));
+    }
+    Ok(())
 }
 
 /// Makes an empty database under another name, and gives it its own once it is

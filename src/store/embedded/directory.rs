@@ -145,15 +145,6 @@ impl Directory {
         self.open_with(OpenOptions::new().read(true).write(true), name)
     }
 
-    /// Removes a file, if it is there.
-    pub(super) fn remove(&self, name: &str) -> Result<(), Error> {
-        let path = self.join(name);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done.map_err(|source| Error::Unusable { path, source }),
-        }
-    }
-
     /// Gives a file another name, durably.
     pub(super) fn rename(&self, from: &Path, name: &str) -> Result<(), Error> {
         let to = self.join(name);

@@ -79,6 +79,9 @@ impl Report {
 /// [`Error::Failed`] when it could not be read. Damage is no error but in the report.
 pub fn verify(dir: &Path) -> Result<Report, Error> {
     let directory = Directory::look_into(dir)?;
+    if !directory.has(FILE)? {
+        super::not_lost(&directory)?;
+    }
     let file = directory.read_file(FILE)?;
     let path = directory.join(FILE);
     let unreadable = |source| Error::Unusable { path: path.clone(), source };

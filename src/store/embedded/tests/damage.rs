@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::super::{Durability, Embedded, FILE};
+use super::super::{Durability, Embedded, FILE, journal};
 use super::{filled, many};
 use crate::core::id::TaskId;
 use crate::store::conformance::engines::{Dump, copy_files, dump};
@@ -215,7 +215,9 @@ fn a_commit_that_was_interrupted_is_not_there_and_the_store_is_sound() {
 #[test]
 fn a_store_that_is_begun_anew_needs_nothing_of_the_one_that_was_there() {
     let killed = killed();
-    std::fs::remove_file(killed.after.path().join(FILE)).unwrap();
+    for file in [FILE, journal::FILE] {
+        std::fs::remove_file(killed.after.path().join(file)).unwrap();
+    }
     drop(Embedded::open(killed.after.path(), Durability::Sync).unwrap());
     // One that was put back after a clean end is older, and as good.
     let dir = TempDir::new().unwrap();

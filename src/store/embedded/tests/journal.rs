@@ -202,6 +202,22 @@ fn a_journal_that_is_gone_or_cut_is_missed() {
     }
 }
 
+#[test]
+fn a_database_that_is_gone_is_missed_by_its_journal() {
+    let killed = killed(Durability::Sync);
+    let files = || std::fs::read_dir(killed.path()).unwrap().count();
+    std::fs::remove_file(killed.path().join(FILE)).unwrap();
+    let before = files();
+    for _ in 0..2 {
+        let refused = held(killed.path()).unwrap_err();
+        assert!(matches!(refused, Error::Damaged { .. }), "{refused}");
+        assert!(refused.to_string().contains("it is gone"), "{refused}");
+    }
+    let verified = crate::store::verify(killed.path()).unwrap_err();
+    assert!(matches!(verified, Error::Damaged { .. }), "{verified}");
+    assert_eq!(files(), before);
+}
+
 /// As a power cut may leave it, before the system has written the note of what was synced.
 #[test]
 fn the_last_group_may_be_half_written_and_no_other() {
@@ -231,12 +247,6 @@ fn what_another_store_left_is_not_taken() {
     std::fs::copy(other.path().join(journal::FILE), mine.path().join(journal::FILE)).unwrap();
     assert_eq!(held(mine.path()).unwrap(), <[u64; 0]>::default());
     assert!(crate::store::verify(mine.path()).unwrap().is_sound());
-    // Nor by one that is begun anew in its directory.
-    std::fs::remove_file(other.path().join(FILE)).unwrap();
-    let store = Embedded::open(other.path(), Durability::Sync).unwrap();
-    store.take_epoch(7).unwrap();
-    drop(store);
-    assert_eq!(held(other.path()).unwrap(), <[u64; 0]>::default());
 }
 
 #[test]
