@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use taskgrid::client::{Client, Error, Found, ListOptions, SubmitOptions, Task, Watch};
+use taskgrid::client::{Client, Error, Found, GetOptions, ListOptions, SubmitOptions, Task, Watch};
 use taskgrid::core::task::Status;
 use taskgrid::dispatcher::Storage;
 use taskgrid::grid::{self, Grid};
@@ -97,6 +97,19 @@ async fn pages_of_one_type_hold_all_of_its_tasks_whatever_lies_between_them() {
             assert_eq!(listed, expected, "{:?}, {page_size} a page", options.type_name);
         }
     }
+    grid.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_an_end_is_told_the_same_story_as_who_comes_later() {
+    let grid = Running::start(Storage::Memory).await;
+    let id = grid.client.send_task("wait", "300ms").await.unwrap();
+    let options = GetOptions { story: true, ..GetOptions::default() };
+    let waits = GetOptions { wait: Duration::from_secs(60), ..options };
+    let waited = grid.client.get(&[id], waits).await.unwrap().remove(0).into_task().unwrap();
+    let later = grid.client.get(&[id], options).await.unwrap().remove(0).into_task().unwrap();
+    assert_eq!((waited.status, waited.story.len()), (Status::Completed, 1));
+    assert_eq!(waited, later);
     grid.stop().await;
 }
 

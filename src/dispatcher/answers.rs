@@ -111,6 +111,8 @@ impl Reader<'_> {
                 (spec, last.map(|place| self.last(place)).transpose()?.flatten())
             }
         };
+        // Who waited for the end knows of the lease that it had.
+        let running = running.filter(|_| !is_terminal(last.as_ref()));
         let mut task = self.task(id, &spec, standing, running.as_ref(), last.as_ref());
         if self.wanted.payload {
             let row = first(self.store.tasks(&[id])?);
@@ -169,7 +171,7 @@ impl Reader<'_> {
                 task.timestamp_run_at = time(run_at.unwrap_or(spec.run_at));
             }
         }
-        if let (Some(running), false) = (running, is_terminal(last)) {
+        if let Some(running) = running {
             task.set_status(v1::Status::Running);
             task.attempts = running.attempt;
             task.worker = running.worker.to_string();
