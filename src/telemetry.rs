@@ -5,7 +5,7 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
@@ -27,8 +27,8 @@ pub enum Error {
     BadFilter {
         /// What was given.
         filter: String,
-        /// Where it stops making sense.
-        source: ParseError,
+        /// Where it stops making sense, unless it is a word that is no level.
+        source: Option<ParseError>,
     },
     /// Somebody in this process set up logging before: a bug of the caller.
     #[error("logging was started before")]
@@ -40,8 +40,15 @@ pub enum Error {
 /// `filter` is a level (`info`) or a list of `target=level`. Colour appears only
 /// in text, on a terminal, and unless `no_colour` (the `NO_COLOR` convention).
 pub fn start(format: LogFormat, filter: &str, no_colour: bool) -> Result<(), Error> {
-    let levels = EnvFilter::try_new(filter)
-        .map_err(|source| Error::BadFilter { filter: filter.to_owned(), source })?;
+    let bad = |source| Error::BadFilter { filter: filter.to_owned(), source };
+    // A single word would be taken for a target, and nothing else be logged.
+    let is_level = |word: &str| {
+        word.contains('=') || (!word.is_empty() && word.parse::<LevelFilter>().is_ok())
+    };
+    if !filter.split(',').all(|word| is_level(word.trim())) {
+        return Err(bad(None));
+    }
+    let levels = EnvFilter::try_new(filter).map_err(|source| bad(Some(source)))?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let subscriber = tracing_subscriber::registry().with(levels);
     match format {
@@ -62,11 +69,11 @@ mod tests {
 
     #[test]
     fn a_bad_filter_is_named_and_a_second_start_refused() {
-        let refused = start(LogFormat::Text, "taskgrid=loud", true).unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "\"taskgrid=loud\" is no log level: try info, debug, or info,taskgrid=debug"
-        );
+        for bad in ["taskgrid=loud", "inof", "info,debgu", ""] {
+            let refused = start(LogFormat::Text, bad, true).unwrap_err();
+            let told = format!("{bad:?} is no log level: try info, debug, or info,taskgrid=debug");
+            assert_eq!(refused.to_string(), told);
+        }
         start(LogFormat::Json, "off", true).unwrap();
         assert!(matches!(start(LogFormat::Text, "off", true), Err(Error::Started(_))));
     }

@@ -188,7 +188,7 @@ impl From<rpc::Error> for Failure {
         match &error {
             Error::AddressInUse { .. } => Self::new(Exit::Conflict, &error).hint(
                 "another one may be running; end it, or start the role by itself with another \
-                 --port (0: any free one)",
+                 --port or --http-port (0: any free one)",
             ),
             Error::NotLoopback { .. } | Error::Resolve { .. } | Error::BadUrl { .. } => {
                 Self::new(Exit::WrongInput, &error)

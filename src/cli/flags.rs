@@ -1,6 +1,7 @@
 //! Flags that several commands share.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
@@ -77,7 +78,7 @@ pub(super) struct TaskFlags {
     #[arg(long, value_name = "DURATION")]
     pub(super) delay: Option<humantime::Duration>,
     /// The longest one attempt may run [default: no limit]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = timeout)]
     pub(super) timeout: Option<humantime::Duration>,
     /// Errors of its handler until it fails, 1 to 1000 [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -106,5 +107,15 @@ impl TaskFlags {
             task = task.max_crashes(max_crashes);
         }
         task
+    }
+}
+
+/// How long an attempt may run: longer than not at all, which would be no limit on the wire.
+pub(super) fn timeout(text: &str) -> Result<humantime::Duration, String> {
+    let timeout: humantime::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    if *timeout >= Duration::from_millis(1) {
+        Ok(timeout)
+    } else {
+        Err("a timeout is 1ms or longer; without one there is no limit".to_owned())
     }
 }

@@ -108,7 +108,8 @@ impl Cli {
             | Command::Worker(_)
             | Command::Monitor(_) => "info",
         };
-        let filter = self.log.level.as_deref().unwrap_or(usual);
+        // An environment may have it empty.
+        let filter = self.log.level.as_deref().filter(|level| !level.is_empty()).unwrap_or(usual);
         Ok(telemetry::start(self.log.format.into(), filter, no_colour())?)
     }
 

@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
-use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 
 use super::demo;
@@ -230,7 +229,7 @@ pub(super) struct Monitor {
 #[derive(Debug, Args)]
 struct Shared {
     /// Allow listening beyond this machine although nobody is asked who they are
-    #[arg(long, env = "TASKGRID_INSECURE", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "TASKGRID_INSECURE", value_parser = yes_or_no)]
     insecure: bool,
     /// How long open work may take once the role was told to stop
     #[arg(long, env = "TASKGRID_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "10s")]
@@ -444,6 +443,15 @@ fn cache_size(text: &str) -> Result<ByteSize, String> {
         Ok(size)
     } else {
         Err("the store needs 1 MiB or more".to_owned())
+    }
+}
+
+/// Whether a switch is on, as an environment says it: what is no answer must not turn it on.
+pub(super) fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "t" | "yes" | "y" | "on" => Ok(true),
+        "" | "0" | "false" | "f" | "no" | "n" | "off" => Ok(false),
+        _ => Err("say true or false".to_owned()),
     }
 }
 

@@ -14,14 +14,14 @@ fn the_flags_do_not_contradict_each_other() {
 }
 
 #[test]
-fn a_payload_may_begin_with_a_hyphen() {
+fn a_payload_may_be_a_negative_number_and_anything_behind_two_hyphens() {
     for line in [
         "taskgrid client send wait -1",
         "taskgrid client send wait -- -1",
         "taskgrid client send wait --detach -1",
         "taskgrid client send wait -1 --detach --priority 3",
         "taskgrid client send reverse - -o json",
-        "taskgrid client send reverse -abc",
+        "taskgrid client send reverse -- -abc",
     ] {
         let parsed = Cli::try_parse_from(line.split(' '));
         assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
@@ -38,6 +38,10 @@ fn wrong_usage_is_refused() {
         "taskgrid client send",
         "taskgrid client send sum [1] --priority 10",
         "taskgrid client send sum [1] --delay soon",
+        "taskgrid client send sum [1] --timeout 0s",
+        "taskgrid client send upper --detahc",
+        "taskgrid client send upper --dlay=5m",
+        "taskgrid client send upper -k",
         "taskgrid client result",
         "taskgrid client result seventeen",
         "taskgrid worker",
@@ -47,6 +51,27 @@ fn wrong_usage_is_refused() {
         "taskgrid dispatcher --durability never",
     ] {
         assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn an_empty_key_is_no_key_and_refused() {
+    for line in ["taskgrid client send upper a --key", "taskgrid client submit - --key"] {
+        let parsed = Cli::try_parse_from(line.split(' ').chain([""]));
+        assert!(parsed.is_err(), "{line} ''");
+    }
+}
+
+#[test]
+fn no_answer_turns_a_switch_on() {
+    for on in ["1", "true", "Yes", "ON"] {
+        assert_eq!(super::roles::yes_or_no(on), Ok(true), "{on}");
+    }
+    for off in ["", "0", "false", "No", "OFF"] {
+        assert_eq!(super::roles::yes_or_no(off), Ok(false), "{off:?}");
+    }
+    for neither in ["disabled", "never", "2", " true"] {
+        assert!(super::roles::yes_or_no(neither).is_err(), "{neither:?}");
     }
 }
 
@@ -99,6 +124,8 @@ fn every_verb_ends_as_the_manual_says() {
         ("cancel 3", 0),
         ("cancel 1", 1),
         ("retry 2", 0),
+        ("retry 1", 1),
+        ("submit DIR", 2),
         ("retry 99", 3),
         ("watch 1", 0),
         ("watch 1 2", 1),
@@ -110,7 +137,8 @@ fn every_verb_ends_as_the_manual_says() {
     ];
     for (line, code) in cases {
         let line = format!("taskgrid client --dispatcher {} {line}", fake.url());
-        let cli = Cli::try_parse_from(line.replace("FILE", &file).split(' ')).unwrap();
+        let cli = Cli::try_parse_from(line.replace("FILE", &file).replace("DIR", "/").split(' '))
+            .unwrap();
         let exit = cli.run().unwrap_or_else(|failure| failure.exit);
         assert_eq!(exit.code(), *code, "{line}");
     }

@@ -133,6 +133,11 @@ impl Error {
                 Some((_, sizes)) => Self::too_large(sizes),
                 None => Self::TooLarge { problem, tasks: 0 },
             },
+            Code::Unimplemented => Self::Internal {
+                problem: format!(
+                    "what answers at {url} does not know this call: is it the port of another role?"
+                ),
+            },
             Code::Unavailable => Self::NotReady { url: url.to_owned(), problem },
             Code::Ok
             | Code::Cancelled
@@ -140,7 +145,6 @@ impl Error {
             | Code::DeadlineExceeded
             | Code::FailedPrecondition
             | Code::Aborted
-            | Code::Unimplemented
             | Code::Internal
             | Code::DataLoss => Self::Internal {
                 problem: format!("the dispatcher at {url} answered {}: {problem}", status.code()),

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 
 use super::super::exit::{Exit, Failure};
@@ -17,14 +18,14 @@ use crate::core::id::TaskId;
 /// Send one task, wait for it, and print its result
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A text result is printed with a newline behind it, any other exactly as it is. A payload may
-begin with a hyphen (`send wait -1`); behind `--` everything is payload.")]
+A text result is printed with a newline behind it, any other exactly as it is. A payload may be
+a negative number (`send wait -1`); one that begins with a hyphen otherwise comes behind `--`.")]
 pub(super) struct Send {
     /// The task's type
     #[arg(value_name = "TYPE")]
     type_name: String,
     /// The payload: text, @FILE, or - for stdin; empty when left out
-    #[arg(value_name = "PAYLOAD", allow_hyphen_values = true)]
+    #[arg(value_name = "PAYLOAD", allow_negative_numbers = true)]
     payload: Option<String>,
     /// Print the id as soon as the task is stored, and do not wait
     #[arg(long, conflicts_with = "wait_for")]
@@ -33,7 +34,7 @@ pub(super) struct Send {
     #[arg(long, value_name = "DURATION")]
     wait_for: Option<humantime::Duration>,
     /// Names this task: the same key again gives the same task and its result
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     key: Option<String>,
     #[command(flatten)]
     task: TaskFlags,
