@@ -20,7 +20,7 @@ impl Cancel {
         let ids = self.ids.list();
         let mut exit = Exit::Done;
         let tasks = tasks(client.cancel(&ids).await?, &mut exit);
-        print_standing(&tasks, format, ids.len() == 1)?;
+        print_standing(client, &tasks, format, ids.len() == 1).await?;
         for task in tasks {
             match task.status {
                 Status::Cancelled | Status::Pending | Status::Running => {}

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::exit::{Exit, Failure, complain};
 use super::output::{self, Format};
 use crate::client::json::TaskJson;
-use crate::client::{Client, Found, TaskView};
+use crate::client::{Client, Found, GetOptions, TaskView};
 use crate::core::id::TaskId;
 use crate::shutdown::Shutdown;
 
@@ -146,7 +146,12 @@ fn note(failure: &Failure, exit: &mut Exit) {
 }
 
 /// Prints how tasks stand after they were touched: `17 cancelled`, or as JSON.
-fn print_standing(tasks: &[TaskView], format: Format, single: bool) -> Result<(), Failure> {
+async fn print_standing(
+    client: &Client,
+    tasks: &[TaskView],
+    format: Format,
+    single: bool,
+) -> Result<(), Failure> {
     match format {
         Format::Text => {
             for task in tasks {
@@ -155,7 +160,12 @@ fn print_standing(tasks: &[TaskView], format: Format, single: bool) -> Result<()
         }
         Format::Id => print_ids(tasks)?,
         Format::Json | Format::Ndjson => {
-            let rows: Vec<_> = tasks.iter().map(|task| TaskJson::new(task, false)).collect();
+            // The call itself tells no payloads, and JSON has all of a task.
+            let ids: Vec<TaskId> = tasks.iter().map(|task| task.id).collect();
+            let whole = client.get(&ids, GetOptions::default()).await?;
+            let whole: Vec<TaskView> =
+                whole.into_iter().filter_map(|found| found.into_task().ok()).collect();
+            let rows: Vec<_> = whole.iter().map(|task| TaskJson::new(task, true)).collect();
             output::print_json(format, &rows, single)?;
         }
     }

@@ -4,8 +4,9 @@ use clap::Args;
 
 use super::super::exit::{Exit, Failure};
 use super::super::output::Format;
-use super::{Ids, print_standing, tasks};
+use super::{Ids, note, print_standing, tasks};
 use crate::client::Client;
+use crate::core::task::Status;
 
 /// Give failed and cancelled tasks a new round: same ids, fresh budgets
 #[derive(Debug, Args)]
@@ -20,7 +21,13 @@ impl Retry {
         let ids = self.ids.list();
         let mut exit = Exit::Done;
         let tasks = tasks(client.retry(&ids).await?, &mut exit);
-        print_standing(&tasks, format, ids.len() == 1)?;
+        print_standing(client, &tasks, format, ids.len() == 1).await?;
+        for task in tasks {
+            if task.status == Status::Completed {
+                let problem = format!("task {} had completed before", task.id);
+                note(&Failure::new(Exit::TaskFailed, problem), &mut exit);
+            }
+        }
         Ok(exit)
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::super::super::flags::TaskFlags;
+use super::super::super::flags::{TaskFlags, timeout};
 use crate::client::Task;
 use crate::core::id::millis;
 use crate::core::limits;
@@ -218,6 +218,11 @@ fn parse(line: &[u8], options: &Options) -> Result<Option<Task>, String> {
     if text.trim().is_empty() {
         return Ok(None);
     }
+    // Some editors begin a file with a mark of its byte order.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if !text.trim_start().starts_with('{') {
+        return Err(r#"not a JSON object like {"type": "sum", "payload": [1,2,3]}"#.to_owned());
+    }
     let line: Line<'_> = serde_json::from_str(text).map_err(|error| problem_of(&error))?;
     let name: TypeName = line.type_name.parse().map_err(|bad| format!("type: {bad}"))?;
     let mut flags = options.task.clone();
@@ -231,7 +236,9 @@ fn parse(line: &[u8], options: &Options) -> Result<Option<Task>, String> {
         flags.max_crashes = Some(in_range("max_crashes", tries, 0..=limits::MAX_TRIES)?);
     }
     flags.delay = span("delay", line.delay.as_deref())?.or(flags.delay);
-    flags.timeout = span("timeout", line.timeout.as_deref())?.or(flags.timeout);
+    if let Some(text) = line.timeout.as_deref() {
+        flags.timeout = Some(timeout(text).map_err(|problem| format!("timeout: {problem}"))?);
+    }
     let payload = payload(line.payload, line.encoding.as_deref())?;
     Ok(Some(flags.apply(Task::new(name.as_str(), payload))))
 }

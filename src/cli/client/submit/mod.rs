@@ -4,11 +4,13 @@
 //! [`run`] submits the batches and hears of results, [`printer`] writes. The
 //! channels between them are bounded, so the slowest sets the pace.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use tokio::sync::mpsc;
 
 use super::super::exit::{Exit, Failure};
@@ -56,9 +58,10 @@ pub(super) struct Submit {
     #[arg(long = "type", value_name = "TYPE")]
     type_name: Option<String>,
     /// Begin a run of its own: tasks of another key are other tasks
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     key: Option<String>,
-    /// Stop at the first bad line
+    /// Stop at the first bad line: neither it is stored nor what follows, nor up to 499 lines
+    /// before it; corrected and run again, each line runs once
     #[arg(long)]
     strict: bool,
     /// Print the ids as soon as the tasks are stored, and do not wait for results
@@ -94,20 +97,24 @@ impl Submit {
             _ => failure
                 .hint("run the same command again: what is stored is not submitted a second time"),
         })?;
-        Ok(summary.tell())
+        Ok(summary.tell(self.strict))
+    }
+}
+
+fn open(path: &str) -> Result<File, Failure> {
+    let cannot =
+        |why: &dyn Display| Failure::new(Exit::WrongInput, format!("cannot read {path}: {why}"));
+    let file = File::open(path).map_err(|error| cannot(&error))?;
+    match file.metadata() {
+        Ok(known) if known.is_dir() => Err(cannot(&"it is a directory")),
+        _ => Ok(file),
     }
 }
 
 /// Reads on a thread of its own, as far ahead as the channel is long.
 fn read(file: String, options: Options) -> Result<mpsc::Receiver<io::Result<Batch>>, Failure> {
-    let source: Box<dyn io::Read + Send> = if file == "-" {
-        Box::new(io::stdin())
-    } else {
-        let opened = File::open(&file);
-        Box::new(opened.map_err(|error| {
-            Failure::new(Exit::WrongInput, format!("cannot read {file}: {error}"))
-        })?)
-    };
+    let source: Box<dyn io::Read + Send> =
+        if file == "-" { Box::new(io::stdin()) } else { Box::new(open(&file)?) };
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     tokio::task::spawn_blocking(move || {
         let mut batches = Batches::new(BufReader::with_capacity(1 << 16, source), options);

@@ -166,7 +166,9 @@ impl Run {
     /// Until the watch stands, one batch is in flight: a receipt's cursor lies
     /// before its own batch only.
     fn is_full(&self) -> bool {
-        let in_flight = if self.watch.is_some() || self.settings.detach { IN_FLIGHT } else { 1 };
+        let watches = self.watch.is_some() || self.settings.detach;
+        // What comes behind a bad line is not to be on its way.
+        let in_flight = if watches && !self.settings.strict { IN_FLIGHT } else { 1 };
         self.steps.len() >= in_flight
             || self.open.len() >= OPEN_TASKS
             || self.open_bytes >= OPEN_BYTES
@@ -181,9 +183,9 @@ impl Run {
         let bad = std::mem::take(&mut batch.bad);
         self.refused(&bad);
         if !self.stopped && !batch.tasks.is_empty() {
-            let (client, patience) = (self.client.clone(), self.settings.patience);
+            let (client, Settings { strict, patience, .. }) = (self.client.clone(), self.settings);
             self.steps.spawn(async move {
-                store(&client, batch, group, patience).await.map(Step::Stored)
+                store(&client, batch, group, patience, strict).await.map(Step::Stored)
             });
         }
     }
@@ -365,7 +367,7 @@ impl Run {
 
 impl Summary {
     /// Says it to stderr, and gives the exit code.
-    pub(super) fn tell(&self) -> Exit {
+    pub(super) fn tell(&self, strict: bool) -> Exit {
         let counts = [
             (self.stored, "stored"),
             (self.known, "known from an earlier run"),
@@ -382,6 +384,14 @@ impl Summary {
             .collect();
         output::tell(&told.join(", "));
         if self.bad > 0 {
+            if strict {
+                output::tell("correct that line and run the same command again");
+            } else if self.stored > 0 {
+                output::tell(
+                    "submit the corrected lines by themselves: among the others they would have \
+                     those run again",
+                );
+            }
             Exit::WrongInput
         } else if self.expired > 0 {
             Exit::NotFound

@@ -26,12 +26,14 @@ pub(super) struct Stored {
 ///
 /// The dispatcher takes a batch whole or not at all. It names the task that it
 /// does not take: that one is left out, and the rest goes under a key that tells
-/// what was left out, so that running again finds the same tasks.
+/// what was left out, so that running again finds the same tasks. Where it is to be `strict`,
+/// nothing goes: the same lines, corrected, are another batch.
 pub(super) async fn store(
     client: &Client,
     batch: Batch,
     group: u64,
     patience: Duration,
+    strict: bool,
 ) -> Result<Stored, Error> {
     let Batch { mut key, mut tasks, mut lines, .. } = batch;
     let mut refused = Vec::new();
@@ -62,6 +64,9 @@ pub(super) async fn store(
             let line = lines.get(at).copied().unwrap_or_default();
             digest.update(line.to_le_bytes());
             refused.push(BadLine { line, problem: told.to_owned() });
+        }
+        if strict {
+            return Ok(Stored { tasks: Vec::new(), receipt: None, refused });
         }
         for at in out.into_iter().rev() {
             tasks.remove(at);

@@ -72,14 +72,24 @@ fn bad_lines_are_told_by_number_and_the_others_stand() {
         r#"{"type":"x","payload":1,"encoding":"base64"}"#,
         r#"{"type":"x","payload":"x","encoding":"rot13"}"#,
         r#"{"type":"x","max_attempts":0}"#,
+        r#"{"type":"x","timeout":"0s"}"#,
+        r#"["x","one",null,null,null,null,null,null]"#,
         r#"{"type":"y"}"#,
     ]
     .join("\n");
     let batch = only_batch(&input, Options::default());
-    assert_eq!(batch.lines, [1, 12]);
+    assert_eq!(batch.lines, [1, 14]);
     let bad: Vec<u64> = batch.bad.iter().map(|bad| bad.line).collect();
-    assert_eq!(bad, [3, 4, 5, 6, 7, 8, 9, 10, 11], "{:?}", batch.bad);
+    assert_eq!(bad, [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], "{:?}", batch.bad);
     assert_eq!(batch.bad[1].problem, "column 15: missing field `type`");
+    assert!(batch.bad[9].problem.contains("1ms or longer"), "{:?}", batch.bad[9]);
+    assert!(batch.bad[10].problem.contains("not a JSON object"), "{:?}", batch.bad[10]);
+}
+
+#[test]
+fn a_file_may_begin_with_a_mark_of_its_byte_order() {
+    let batch = only_batch("\u{feff}{\"type\":\"x\"}\n", Options::default());
+    assert_eq!((batch.tasks.len(), batch.bad.len()), (1, 0), "{:?}", batch.bad);
 }
 
 #[test]
@@ -258,6 +268,20 @@ async fn strict_stops_at_the_first_bad_line() {
     let summary = summary.unwrap();
     assert_eq!((summary.stored, summary.completed, summary.bad), (500, 500, 1));
     assert_eq!(printed.len(), 500);
+}
+
+#[tokio::test]
+async fn strict_stops_at_the_first_refused_line_and_corrected_each_line_runs_once() {
+    let fake = Fake::start();
+    let settings = Settings { strict: true, ..SETTINGS };
+    let refused = lines(700) + r#"{"type":"echo","payload":"bad"}"# + "\n" + &lines(5_000);
+    let (summary, _) = submit(&fake, &refused, settings).await;
+    let summary = summary.unwrap();
+    assert_eq!((summary.stored, summary.bad), (500, 1), "what came before is whole batches");
+    let corrected = refused.replace(r#""bad""#, r#""good""#);
+    let (summary, _) = submit(&fake, &corrected, settings).await;
+    let summary = summary.unwrap();
+    assert_eq!((summary.stored, summary.known, summary.bad), (5_701, 500, 0));
 }
 
 #[tokio::test]
