@@ -9,6 +9,7 @@ use super::super::output::{self, Format};
 use super::{Ids, print_tasks, tasks};
 use crate::client::{AttemptView, Client, GetOptions, TaskView};
 use crate::core::id::{Timestamp, millis};
+use crate::core::task::Status;
 
 /// Characters of a payload, a result or an error that are shown.
 const SHOWN: usize = 200;
@@ -53,7 +54,7 @@ fn describe(task: &TaskView) -> String {
         lines.push(("error", output::cell(task.error.as_bytes(), SHOWN)));
     }
     lines.push(("created", output::moment(task.timestamp_created)));
-    if task.timestamp_run_at > task.timestamp_created {
+    if task.status == Status::Pending && task.timestamp_run_at > task.timestamp_created {
         lines.push(("not before", output::moment(task.timestamp_run_at)));
     }
     if let Some(at) = task.timestamp_completed {

@@ -77,7 +77,10 @@ fn the_child_that_appends() {
         let ids = number * TASKS + 1..=(number + 1) * TASKS;
         let entries =
             ids.flat_map(|id| [submitted(id, &[1; 300]), changed(id, id, None, Change::Completed)]);
-        store.append(&group(entries)).unwrap();
+        let group = group(entries);
+        // As the dispatcher does.
+        let stored = store.append_at_once(&group).unwrap_or_else(|| store.append(&group));
+        stored.unwrap();
         println!("stored {}", number + 1);
         std::io::stdout().flush().unwrap();
     }
