@@ -10,54 +10,58 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Bytes of text that are made at once.
 const WORD: usize = 8;
-/// Bytes that are made and hashed at once where a result is checked: whole words, enough
-/// of them that SHA-256 has long runs, few enough to stay in the processor's nearest cache.
-const PIECE: usize = 128 * WORD;
+/// Bytes at the end of each payload that no other has. What comes before them is the same in
+/// all, and hashed once: whoever measures shall not take long to check what was measured.
+const OWN: usize = 4 * WORD;
 
 /// The payloads of one run, which no other run has.
 #[derive(Debug, Clone)]
 pub(super) struct Payloads {
     seed: u64,
-    size: usize,
+    /// What all begin with.
+    shared: Bytes,
+    /// SHA-256 so far.
+    hashed: Sha256,
+    /// Bytes of the rest of each.
+    own: usize,
 }
 
 impl Payloads {
     pub(super) fn new(size: usize, seed: u64) -> Self {
-        Self { seed, size }
+        let own = size.min(OWN);
+        let mut shared = vec![0; size - own];
+        Text { state: !seed }.fill(&mut shared);
+        let hashed = Sha256::new_with_prefix(&shared);
+        Self { seed, shared: shared.into(), hashed, own }
     }
 
     /// The tasks with these numbers. Their payloads share one buffer.
     pub(super) fn tasks(&self, type_name: &str, numbers: std::ops::Range<u64>) -> Vec<Task> {
         let count = usize::try_from(numbers.end.saturating_sub(numbers.start)).unwrap_or_default();
-        let mut buffer = vec![0; count * self.size];
-        // Of no bytes there are no pieces.
-        for (number, payload) in numbers.clone().zip(buffer.chunks_exact_mut(self.size.max(1))) {
-            self.text(number).fill(payload);
+        let size = self.shared.len() + self.own;
+        let mut buffer = Vec::with_capacity(count * size);
+        for number in numbers.clone() {
+            buffer.extend_from_slice(&self.shared);
+            buffer.extend_from_slice(&self.text(number)[..self.own]);
         }
         let mut buffer = Bytes::from(buffer);
-        numbers.map(|_| Task::new(type_name, buffer.split_to(self.size))).collect()
+        numbers.map(|_| Task::new(type_name, buffer.split_to(size))).collect()
     }
 
     /// Whether this is the SHA-256 of that task's payload, in lower-case hex.
     pub(super) fn is_hash(&self, number: u64, result: &[u8]) -> bool {
-        let mut digest = Sha256::new();
-        let mut text = self.text(number);
-        let mut scratch = [0; PIECE];
-        let mut left = self.size;
-        while left > 0 {
-            let (piece, _) = scratch.split_at_mut(left.min(PIECE));
-            text.fill(piece);
-            digest.update(&piece);
-            left -= piece.len();
-        }
-        let digest = digest.finalize();
+        let own = self.text(number);
+        let digest = self.hashed.clone().chain_update(&own[..self.own]).finalize();
         let digit = |nibble: u8| DIGITS[usize::from(nibble & 0xf)];
         let pairs = digest.iter().map(|byte| [digit(byte >> 4), digit(*byte)]);
         result.len() == 2 * digest.len() && pairs.eq(result.chunks_exact(2))
     }
 
-    fn text(&self, number: u64) -> Text {
-        Text { state: self.seed ^ number.wrapping_mul(0xd134_2543_de82_ef95) }
+    fn text(&self, number: u64) -> [u8; OWN] {
+        let mut text = [0; OWN];
+        let state = self.seed ^ number.wrapping_mul(0xd134_2543_de82_ef95);
+        Text { state }.fill(&mut text);
+        text
     }
 }
 
@@ -68,8 +72,7 @@ struct Text {
 }
 
 impl Text {
-    /// Goes on into this buffer. The words of a text are whole, save its last: all buffers
-    /// but the last one hold whole words.
+    /// Fills a buffer; the last word is cut where it does not fit.
     fn fill(&mut self, buffer: &mut [u8]) {
         let mut words = buffer.chunks_exact_mut(WORD);
         for word in &mut words {
@@ -100,13 +103,13 @@ mod tests {
         let tasks = Payloads::new(21, 7).tasks("hash", 5..7);
         assert_eq!(tasks[0].payload(), &Bytes::from_static(b"adkjhgeifkofallfhnkdg"));
         assert_eq!(tasks[1].payload(), &Bytes::from_static(b"ohoacn`bndbgfofgkooba"));
-        let longer = Payloads::new(40, 7).tasks("hash", 5..6);
-        assert_eq!(&longer[0].payload()[..21], &tasks[0].payload()[..]);
+        let longer = Payloads::new(100, 7).tasks("hash", 5..6);
+        assert_eq!(&longer[0].payload()[100 - OWN..][..21], &tasks[0].payload()[..]);
     }
 
     #[test]
     fn every_task_has_a_text_of_its_own_of_the_size_asked_for() {
-        for size in [0, 1, 7, 8, 9, 32, 1_000, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE + 13] {
+        for size in [0, 1, 7, 8, 9, OWN - 1, OWN, OWN + 1, 64, 1_000, 5_133] {
             let payloads = Payloads::new(size, 7);
             let tasks = payloads.tasks("hash", 5..8);
             assert_eq!(tasks.len(), 3);
@@ -121,6 +124,8 @@ mod tests {
                 assert!(!payloads.is_hash(number, &hex.as_bytes()[..63]));
                 assert!(size == 0 || !payloads.is_hash(number + 1, hex.as_bytes()));
             }
+            let other = Payloads::new(size, 8).tasks("hash", 5..6);
+            assert!(size == 0 || other[0].payload() != tasks[0].payload(), "another run");
         }
     }
 }
