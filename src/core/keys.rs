@@ -64,8 +64,8 @@ impl Keys {
     }
 
     /// Forgets batches whose time has come, and gives the ids of their first tasks; no more of
-    /// them once they have `tasks` tasks together. `lives` tells whether one of a batch's tasks still waits or
-    /// runs; such a batch, if it outlives its tasks, is looked at again later.
+    /// them once they have `tasks` tasks together. `lives` tells whether one of a batch's tasks
+    /// still waits or runs; such a batch, if it outlives its tasks, is looked at again later.
     pub fn forget(
         &mut self,
         now: Timestamp,
