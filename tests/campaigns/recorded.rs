@@ -109,8 +109,8 @@ pub(crate) fn read(store: &dyn Store) -> Result<Contents, Error> {
 pub(crate) fn another_group(contents: &mut Contents) -> Group {
     let (id, seq) = (GROUPS * TASKS + 1, contents.recovered.last_seq.0 + 1);
     let (task, payload) = (spec(300), Bytes::from(vec![b'n'; 300]));
-    let ended = event(seq, id, None, Change::Completed);
     let result = Bytes::from_static(b"done");
+    let ended = event(seq, id, None, Change::Completed).with_result_of(result.len());
     let place = |from: &[Event], is_before: fn(&Event) -> bool| {
         from.iter().rposition(is_before).map_or(0, |place| place + 1)
     };
