@@ -60,10 +60,12 @@ pub(super) async fn found(
 }
 
 /// Why nothing could be read: for want of space on the disk only for a moment, until the
-/// store is open again.
+/// store is open again; after a failure until the dispatcher, which ends with it, is started anew.
 pub(super) fn unread(error: &store::Error) -> Status {
     match error {
-        store::Error::Full => Status::unavailable(format!("{error}; try again")),
+        store::Error::Full | store::Error::Failed { .. } => {
+            Status::unavailable(format!("{error}; try again"))
+        }
         other => Status::internal(other.to_string()),
     }
 }
