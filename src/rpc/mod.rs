@@ -12,6 +12,7 @@
 mod calls;
 mod channel;
 mod gate;
+mod gather;
 mod incoming;
 mod network;
 mod nudge;

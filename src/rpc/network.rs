@@ -11,12 +11,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tonic::codegen::{Service, http::Uri};
+use tonic::codegen::{BoxFuture, Service, StdError, http::Uri};
 use tonic::transport::Endpoint;
 
+use super::gather::Gathered;
 use super::nudge::Nudged;
 use super::{Channel, Error, Listen, Listener, channel};
 
@@ -90,12 +92,11 @@ impl Network {
     }
 
     fn connect_lazily(&self, endpoint: &Endpoint) -> Channel {
-        Nudged::new(match self {
-            Self::System => endpoint.connect_lazy(),
-            Self::Other(transport) => {
-                endpoint.connect_with_connector_lazy(Dialler(Arc::clone(transport)))
-            }
-        })
+        let dialler = match self {
+            Self::System => Dialler::system(endpoint),
+            Self::Other(transport) => Dialler::Other(Arc::clone(transport)),
+        };
+        Nudged::new(endpoint.connect_with_connector_lazy(dialler))
     }
 
     /// Whether binding a port may block its thread: names are resolved.
@@ -159,6 +160,7 @@ impl TryFrom<Socket> for Port {
 }
 
 /// A connection. That of the system is called directly: all bytes pass here.
+#[derive(Debug)]
 pub(crate) enum Stream {
     System(TcpStream),
     Other(Box<dyn Wire>),
@@ -240,23 +242,52 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Dials on a network of its own, for channels.
+/// Dials for channels.
 #[derive(Debug, Clone)]
-struct Dialler(Arc<dyn Transport>);
+enum Dialler {
+    System(HttpConnector),
+    Other(Arc<dyn Transport>),
+}
+
+impl Dialler {
+    /// As tonic dials by itself.
+    fn system(endpoint: &Endpoint) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(endpoint.get_tcp_nodelay());
+        tcp.set_connect_timeout(endpoint.get_connect_timeout());
+        tcp.set_keepalive(endpoint.get_tcp_keepalive());
+        tcp.set_keepalive_interval(endpoint.get_tcp_keepalive_interval());
+        tcp.set_keepalive_retries(endpoint.get_tcp_keepalive_retries());
+        Self::System(tcp)
+    }
+}
 
 impl Service<Uri> for Dialler {
-    type Response = TokioIo<Box<dyn Wire>>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+    type Response = TokioIo<Gathered<Stream>>;
+    type Error = StdError;
+    type Future = BoxFuture<Self::Response, StdError>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StdError>> {
+        match self {
+            Self::System(tcp) => tcp.poll_ready(cx).map_err(Into::into),
+            Self::Other(_) => Poll::Ready(Ok(())),
+        }
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        // A channel is made only for what has both.
-        let host = super::bare(uri.host().unwrap_or_default());
-        let connecting = self.0.connect(host, uri.port_u16().unwrap_or_default());
-        Box::pin(async move { connecting.await.map(TokioIo::new) })
+        let stream: BoxFuture<Stream, StdError> = match self {
+            Self::System(tcp) => {
+                let connecting = tcp.call(uri);
+                Box::pin(async { Ok(Stream::System(connecting.await?.into_inner())) })
+            }
+            Self::Other(transport) => {
+                // A channel is made only for what has both.
+                let host = super::bare(uri.host().unwrap_or_default());
+                let connecting = transport.connect(host, uri.port_u16().unwrap_or_default());
+                Box::pin(async { Ok(Stream::Other(connecting.await?)) })
+            }
+        };
+        Box::pin(async { Ok(TokioIo::new(Gathered::new(stream.await?))) })
     }
 }
