@@ -99,7 +99,7 @@ impl Gated {
         Arc::strong_count(&self.gate) == 1
     }
 
-    /// Fails all commits, those that are held back too.
+    /// Fails all commits, those that are held back too, and reads of events in order.
     pub(super) fn fail(&self) {
         self.set(State::Failing);
     }
@@ -162,9 +162,7 @@ impl Store for Gated {
         let (state, _) = self.gate.changed.wait_timeout_while(state, PATIENCE, held).unwrap();
         self.gate.waiting.send_modify(|waiting| *waiting -= is_held);
         match *state {
-            State::Failing => {
-                return Err(store::Error::Failed { what: "the test said so".to_owned() });
-            }
+            State::Failing => return Err(failed()),
             State::Full => return Err(store::Error::Full),
             State::Open | State::Held => {}
         }
@@ -219,6 +217,9 @@ impl Store for Gated {
         bytes: usize,
     ) -> Result<Vec<StoredEvent>, store::Error> {
         *self.gate.walks.lock().unwrap() += 1;
+        if *self.gate.state.lock().unwrap() == State::Failing {
+            return Err(failed());
+        }
         self.memory.events_after(place, limit, bytes)
     }
 
@@ -229,4 +230,8 @@ impl Store for Gated {
     fn has_room(&self) -> bool {
         self.gate.has_room.load(Ordering::SeqCst)
     }
+}
+
+fn failed() -> store::Error {
+    store::Error::Failed { what: "the test said so".to_owned() }
 }

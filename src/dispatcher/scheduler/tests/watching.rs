@@ -189,6 +189,16 @@ async fn a_watch_ends_with_the_dispatcher() {
 }
 
 #[tokio::test]
+async fn a_watch_of_a_store_that_failed_is_told_to_come_back() {
+    let world = World::new().await;
+    world.store.fail();
+    let mut watch = watch(&world, Some(Seq(0)), 1).await;
+    let status = soon("farewell", watch.messages.next()).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "the dispatcher ends, and is started anew");
+    assert!(status.message().contains("the test said so"), "{status}");
+}
+
+#[tokio::test]
 async fn a_watch_that_is_far_behind_ends_with_the_dispatcher_too() {
     const TASKS: usize = 3_000;
     let mut setup = Setup::default();
