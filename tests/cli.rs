@@ -85,6 +85,17 @@ error: "nonsense" is no address of a server: it names no port; it looks like htt
 }
 
 #[test]
+fn an_address_that_is_none_leaves_a_dispatchers_data_directory_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    taskgrid(&format!("dispatcher --port 0 --nameservice nonsense --data-dir {data}"))
+        .assert()
+        .code(2)
+        .stderr_eq("error: \"nonsense\" is no address of a server: [..]\n");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn a_file_that_is_not_there_ends_with_2() {
     taskgrid("client submit nowhere.ndjson").assert().code(2).stdout_eq("").stderr_eq(str![[r#"
 error: cannot read nowhere.ndjson: No such file or directory (os error 2)
