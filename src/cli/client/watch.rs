@@ -7,9 +7,8 @@ use serde::Serialize;
 
 use super::super::exit::{Exit, Failure};
 use super::super::output::{self, Format};
-use super::note;
 use crate::client::json::{Texts, some};
-use crate::client::{Client, Event, GetOptions, Watch};
+use crate::client::{Client, Event, GetOptions, TaskView, Watch};
 use crate::core::id::TaskId;
 use crate::core::limits;
 use crate::core::task::{Reason, Status};
@@ -61,45 +60,48 @@ impl WatchFlags {
         let mut watching = client.watch(watch).await?;
         let mut exit = Exit::Done;
         // The watch stands: whoever has not ended by this answer will be seen to end.
-        let mut open = open(client, &ids, &mut exit).await?;
-        while ids.is_empty() || !open.is_empty() {
-            let events = watching.next().await?.events;
+        let options = GetOptions { omit_payload: true, ..GetOptions::default() };
+        let tasks = super::tasks(client.get(&ids, options).await?, &mut exit);
+        let mut open: BTreeSet<TaskId> = tasks.iter().map(|task| task.id).collect();
+        let ended = tasks.into_iter().filter(|task| task.status.is_terminal());
+        let mut events: Vec<Event> = ended.map(end_of).collect();
+        loop {
             let mut text = Vec::new();
             for event in &events {
+                if !ids.is_empty() && !open.contains(&event.id) {
+                    // Its end was told, by the answer that said how it stands.
+                    continue;
+                }
                 write_event(&mut text, event, format)?;
                 if event.status.is_terminal() {
                     open.remove(&event.id);
-                    if event.status != Status::Completed && !ids.is_empty() {
+                    let is_asked_for = !ids.is_empty() && exit == Exit::Done;
+                    if event.status != Status::Completed && is_asked_for {
                         exit = Exit::TaskFailed;
                     }
                 }
             }
             output::print(&text)?;
+            if !ids.is_empty() && open.is_empty() {
+                return Ok(exit);
+            }
+            events = watching.next().await?.events;
         }
-        Ok(exit)
     }
 }
 
-/// Those that have not ended. Of the others it is told at once.
-async fn open(
-    client: &Client,
-    ids: &[TaskId],
-    exit: &mut Exit,
-) -> Result<BTreeSet<TaskId>, Failure> {
-    let mut open = BTreeSet::new();
-    let options = GetOptions { omit_payload: true, ..GetOptions::default() };
-    for task in super::tasks(client.get(ids, options).await?, exit) {
-        if task.status.is_terminal() {
-            let problem = format!("task {} had {} before", task.id, task.status.as_str());
-            match task.status {
-                Status::Completed => tracing::warn!("{problem}"),
-                _ => note(&Failure::new(Exit::TaskFailed, problem), exit),
-            }
-        } else {
-            open.insert(task.id);
-        }
+/// The event that ended a task, as far as the task tells of it.
+fn end_of(task: TaskView) -> Event {
+    Event {
+        id: task.id,
+        status: task.status,
+        attempt: task.attempts,
+        timestamp: task.timestamp_completed.unwrap_or(task.timestamp_created),
+        result: task.result,
+        reason: task.reason,
+        error: task.error,
+        worker: task.worker.into(),
     }
-    Ok(open)
 }
 
 fn write_event(text: &mut Vec<u8>, event: &Event, format: Format) -> Result<(), Failure> {
