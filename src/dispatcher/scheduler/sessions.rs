@@ -1,6 +1,6 @@
 //! Workers that come, drain and leave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -14,6 +14,10 @@ use crate::core::task::{Holder, Outcome};
 use crate::core::task_type::TypeId;
 use crate::dispatcher::types::Known;
 use crate::wire::v1::{self, session_request::Frame};
+
+/// Bytes of payloads in one message of assignments, unless there is only one: a worker begins
+/// with the first while others are under way.
+const ASSIGN_BYTES: usize = 1 << 20;
 
 /// A worker with which a conversation stands.
 #[derive(Debug)]
@@ -42,8 +46,8 @@ impl Session {
     pub(super) fn send(&self, outgoing: Outgoing) {
         let Outgoing { assign, settled, cancel } = outgoing;
         let frame = |frame| v1::SessionRequest { frame: Some(frame) };
-        if !assign.is_empty() {
-            let assign = v1::Assign { session: self.number, tasks: assign };
+        for tasks in in_messages(assign) {
+            let assign = v1::Assign { session: self.number, tasks };
             drop(self.frames.send(frame(Frame::Assign(assign))));
         }
         if !settled.is_empty() {
@@ -53,6 +57,23 @@ impl Session {
             drop(self.frames.send(frame(Frame::Cancel(v1::Cancel { tokens: cancel }))));
         }
     }
+}
+
+/// Cuts assignments into as many as one message takes each, in their order.
+fn in_messages(assign: Vec<v1::Assignment>) -> impl Iterator<Item = Vec<v1::Assignment>> {
+    let mut rest = VecDeque::from(assign);
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = rest.iter().position(|task| {
+            bytes += task.payload.len();
+            bytes > ASSIGN_BYTES
+        });
+        match fits {
+            // As it mostly is: the same memory.
+            None => (!rest.is_empty()).then(|| std::mem::take(&mut rest).into()),
+            Some(fits) => Some(rest.drain(..fits.max(1)).collect()),
+        }
+    })
 }
 
 impl Scheduler {
@@ -247,5 +268,27 @@ impl Scheduler {
     pub(super) fn held_by_worker(&self) -> BTreeMap<Arc<str>, u32> {
         let held = self.sessions.iter();
         held.map(|(m, session)| (session.holder.worker.clone(), self.fleet.held(*m))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assignments_are_cut_into_messages_of_a_bounded_size_in_their_order() {
+        let cut = |sizes: &[usize]| -> Vec<Vec<usize>> {
+            let task = |bytes: &usize| v1::Assignment {
+                payload: vec![0; *bytes].into(),
+                ..v1::Assignment::default()
+            };
+            let messages = in_messages(sizes.iter().map(task).collect());
+            messages.map(|tasks| tasks.iter().map(|task| task.payload.len()).collect()).collect()
+        };
+        const FULL: usize = ASSIGN_BYTES;
+        assert!(cut(&[]).is_empty());
+        assert_eq!(cut(&[1, 2, FULL - 3]), [vec![1, 2, FULL - 3]]);
+        assert_eq!(cut(&[1, FULL, FULL + 1, 2]), [vec![1], vec![FULL], vec![FULL + 1], vec![2]]);
+        assert_eq!(cut(&[FULL / 2; 5]), [vec![FULL / 2; 2], vec![FULL / 2; 2], vec![FULL / 2]]);
     }
 }
