@@ -370,7 +370,7 @@ impl Links {
             address: registration.address.clone(),
             types,
             slots: registration.slots,
-            claims: Vec::new(),
+            claims: None,
             draining: false,
             frames,
             session,
@@ -388,9 +388,22 @@ impl Links {
             max_result: self.max_payload,
             extend: self.lease / 3,
         };
-        let status = calls.run(requests).await?;
+        let status = calls.run(requests, self.changed(registration)).await?;
         self.handle.tell(Message::Leave { member: joined.member, goodbye: false }).await?;
         Err(status.into())
+    }
+
+    /// Ends once a worker is registered otherwise than so.
+    async fn changed(&self, registration: &Registration) {
+        let mut view = self.view.clone();
+        let differs = |view: &Arc<View>| {
+            let endpoint = view.endpoints.get(&registration.worker);
+            endpoint.is_some_and(|endpoint| *endpoint.registration != *registration)
+        };
+        if view.wait_for(differs).await.is_err() {
+            // Nobody tells any more: the dispatcher stops.
+            std::future::pending::<()>().await;
+        }
     }
 
     fn client(&self, channel: rpc::Channel) -> WorkerClient<rpc::Channel> {
@@ -456,7 +469,7 @@ impl Links {
             address: address.clone(),
             types,
             slots: hello.slots,
-            claims,
+            claims: Some(claims),
             draining: hello.draining,
             frames,
             session,

@@ -2,8 +2,9 @@
 //!
 //! Enough for a worker of fifteen lines in any language. To the loop it looks like a
 //! session: it joins with what the worker registered, takes assignments within its
-//! slots, and reports. The open call is the lease: when the call fails without an
-//! answer, its worker counts as lost.
+//! slots, and reports. The open call is the lease: when its connection is lost, so is
+//! the worker. A status that the worker itself gave is an answer: that it has not begun,
+//! or else how its handler failed, as in gRPC a handler that raises ends with one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,14 +12,15 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tonic::{Code, Status};
 
 use super::reports;
 use super::scheduler::{Gone, Handle, Message, Report, Settlement};
 use crate::core::id::{Epoch, TaskId, Token};
+use crate::core::limits;
 use crate::core::placement::Member;
-use crate::core::task::Outcome;
+use crate::core::task::{Outcome, Reason};
 use crate::rpc;
 use crate::wire::v1::session_request::Frame;
 use crate::wire::v1::worker_client::WorkerClient;
@@ -27,6 +29,9 @@ use crate::wire::{self, v1};
 /// How long a worker that takes no task is left alone before the next one is sent:
 /// the loop would send it again at once.
 const REFUSED: Duration = Duration::from_millis(500);
+
+/// A call that is open for so long has begun: who refuses does so at once.
+const BEGUN: Duration = Duration::from_millis(100);
 
 /// The calls to one worker.
 pub(super) struct Calls {
@@ -53,17 +58,22 @@ struct Ended {
 }
 
 impl Calls {
-    /// Makes calls until the worker cannot be reached.
+    /// Makes calls until the worker cannot be reached, or until those are answered that
+    /// were made before it `changed`.
     pub(super) async fn run(
         mut self,
         mut frames: mpsc::UnboundedReceiver<v1::SessionRequest>,
+        changed: impl Future<Output = ()>,
     ) -> Result<Status, Gone> {
         let mut calls = JoinSet::new();
         let mut open = Open::new();
+        let mut leaving = false;
+        tokio::pin!(changed);
         let mut tick = interval_at(Instant::now() + self.extend, self.extend);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 frame = frames.recv() => {
                     let Some(frame) = frame.and_then(|request| request.frame) else {
                         return Ok(Status::aborted("a newer session replaced this one"));
@@ -73,13 +83,21 @@ impl Calls {
                 Some(joined) = calls.join_next() => {
                     let Some(ended) = concluded(joined, &mut open) else { continue };
                     if let Some(status) = self.report(ended).await? {
-                        let outcomes = open.iter().map(|(token, (id, _))| lost(*id, *token));
-                        let outcomes = outcomes.collect();
-                        self.tell(Report { outcomes, ..Report::default() }).await?;
+                        let open = open.iter().map(|(token, (id, _))| (*id, *token));
+                        self.tell(all_lost(open.collect())).await?;
                         return Ok(status);
                     }
                 }
                 _ = tick.tick(), if !open.is_empty() => self.tell(Report::default()).await?,
+                () = &mut changed, if !leaving => {
+                    leaving = true;
+                    self.tell(Report { draining: true, ..Report::default() }).await?;
+                    // Once this is answered no more tasks are under way.
+                    self.handle.ask(|reply| Message::End { reply }).await?;
+                }
+                () = std::future::ready(()), if leaving && open.is_empty() => {
+                    return Ok(Status::aborted("its registration has changed"));
+                }
             }
         }
     }
@@ -92,13 +110,11 @@ impl Calls {
     ) -> Result<(), Gone> {
         match frame {
             Frame::Assign(assign) => {
-                let mut started = Vec::with_capacity(assign.tasks.len());
                 for task in assign.tasks {
                     let (id, token) = (TaskId(task.task_id), self.token(&task));
-                    started.push((id, token));
                     open.insert(token, (id, calls.spawn(self.call(task, id, token))));
                 }
-                self.tell(Report { started, ..Report::default() }).await
+                Ok(())
             }
             Frame::Cancel(cancel) => {
                 let mut outcomes = Vec::new();
@@ -127,7 +143,7 @@ impl Calls {
         id: TaskId,
         token: Token,
     ) -> impl Future<Output = Ended> + use<> {
-        let mut client = self.client.clone();
+        let (mut client, handle, member) = (self.client.clone(), self.handle.clone(), self.member);
         let index = usize::try_from(task.type_index).unwrap_or(usize::MAX);
         let request = v1::ExecuteRequest {
             task_id: task.task_id,
@@ -138,36 +154,52 @@ impl Calls {
             timeout_ms: task.timeout_ms,
         };
         async move {
-            let answer = client.execute(request).await.map(tonic::Response::into_inner);
-            if answer.as_ref().is_err_and(is_refusal) {
+            let call = client.execute(request);
+            tokio::pin!(call);
+            let answer = match timeout(BEGUN, &mut call).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    let report = Report { started: vec![(id, token)], ..Report::default() };
+                    // A loop that has ended is heard of by whoever waits for this call.
+                    handle.tell(Message::Report { member, report }).await.ok();
+                    call.await
+                }
+            };
+            let answer = answer.map(tonic::Response::into_inner);
+            if answer.as_ref().is_err_and(|status| Meaning::of(status) == Meaning::Refused) {
                 tokio::time::sleep(REFUSED).await;
             }
             Ended { id, token, answer }
         }
     }
 
-    /// Reports how a call ended; gives the status of one that was lost.
+    /// Reports how a call ended; gives its status if the worker cannot be reached any more.
     async fn report(&self, ended: Ended) -> Result<Option<Status>, Gone> {
         let Ended { id, token, answer } = ended;
-        let (settlement, status) = match answer {
-            Ok(response) => {
-                let outcome = response.outcome.map(|outcome| v1::Outcome {
-                    task_id: id.0,
-                    token: Some(token.into()),
-                    ..outcome
-                });
-                match outcome
-                    .map(|outcome| reports::settlement(outcome, self.epoch, self.max_result))
-                {
-                    Some(Ok(settlement)) => (settlement, None),
-                    Some(Err(_)) | None => (lost(id, token), None),
-                }
-            }
-            Err(status) if is_refusal(&status) => (released(id, token), None),
-            Err(status) => (lost(id, token), Some(status)),
+        let (report, status) = match answer {
+            Ok(response) => (self.answered(id, token, response), None),
+            Err(status) => match Meaning::of(&status) {
+                Meaning::Refused => (settled(released(id, token)), None),
+                Meaning::Failed => (settled(failed(id, token, &status)), None),
+                Meaning::NotReached => (settled(released(id, token)), Some(status)),
+                Meaning::Lost => (all_lost(vec![(id, token)]), Some(status)),
+            },
         };
-        self.tell(Report { outcomes: vec![settlement], ..Report::default() }).await?;
+        self.tell(report).await?;
         Ok(status)
+    }
+
+    fn answered(&self, id: TaskId, token: Token, response: v1::ExecuteResponse) -> Report {
+        let outcome = response.outcome.map(|outcome| v1::Outcome {
+            task_id: id.0,
+            token: Some(token.into()),
+            ..outcome
+        });
+        let read = outcome.map(|outcome| reports::settlement(outcome, self.epoch, self.max_result));
+        match read {
+            Some(Ok(settlement)) => settled(settlement),
+            Some(Err(_)) | None => all_lost(vec![(id, token)]),
+        }
     }
 
     async fn tell(&self, report: Report) -> Result<(), Gone> {
@@ -184,26 +216,71 @@ fn concluded(joined: Result<Ended, JoinError>, open: &mut Open) -> Option<Ended>
             let mut calls = open.iter();
             let (&token, &(id, _)) = calls.find(|(_, (_, call))| call.id() == error.id())?;
             open.remove(&token);
-            Some(Ended { id, token, answer: Err(Status::internal(error.to_string())) })
+            Some(Ended { id, token, answer: Err(Status::from_error(error.into())) })
         }
     }
 }
 
-/// Whether the worker said that it has not begun with the task.
-fn is_refusal(status: &Status) -> bool {
-    matches!(status.code(), Code::ResourceExhausted | Code::NotFound | Code::FailedPrecondition)
+/// What the status of a call says of its task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// The worker has not begun with it, and says so.
+    Refused,
+    /// The worker's handler failed.
+    Failed,
+    /// There is no such worker now: it never had the task.
+    NotReached,
+    /// The connection is lost, and what became of the task unknown.
+    Lost,
+}
+
+impl Meaning {
+    fn of(status: &Status) -> Self {
+        // What came over the wire has no source; what tonic made up of an error has one.
+        let mut source = std::error::Error::source(status);
+        if source.is_none() {
+            return match status.code() {
+                Code::ResourceExhausted
+                | Code::NotFound
+                | Code::FailedPrecondition
+                | Code::Unavailable => Self::Refused,
+                Code::Unimplemented => Self::NotReached,
+                _ => Self::Failed,
+            };
+        }
+        while let Some(error) = source {
+            if error.is::<tonic::ConnectError>() {
+                return Self::NotReached;
+            }
+            source = error.source();
+        }
+        Self::Lost
+    }
 }
 
 fn released(id: TaskId, token: Token) -> Settlement {
     settlement(id, token, Outcome::Released)
 }
 
-fn lost(id: TaskId, token: Token) -> Settlement {
-    settlement(id, token, Outcome::Lost)
+fn failed(id: TaskId, token: Token, status: &Status) -> Settlement {
+    let mut message = format!("{}: {}", status.code().description(), status.message());
+    message.truncate(message.floor_char_boundary(limits::ERROR_BYTES));
+    let outcome = Outcome::Failed { reason: Reason::Error, message, retry_after: None };
+    settlement(id, token, outcome)
 }
 
 fn settlement(id: TaskId, token: Token, outcome: Outcome) -> Settlement {
     Settlement { id, token, outcome, result: bytes::Bytes::new(), run_us: 0 }
+}
+
+fn settled(settlement: Settlement) -> Report {
+    Report { outcomes: vec![settlement], ..Report::default() }
+}
+
+/// These calls were open when their worker was lost.
+fn all_lost(calls: Vec<(TaskId, Token)>) -> Report {
+    let lost = calls.iter().map(|(id, token)| settlement(*id, *token, Outcome::Lost));
+    Report { outcomes: lost.collect(), started: calls, ..Report::default() }
 }
 
 #[cfg(test)]

@@ -237,14 +237,21 @@ pub(crate) struct Join {
     pub(crate) types: Vec<Known>,
     /// How many tasks it runs at once.
     pub(crate) slots: u32,
-    /// What it says it holds.
-    pub(crate) claims: Vec<Claim>,
+    /// What it says it holds; `None` if it has no sessions to say so: then what an earlier boot
+    /// called it for may have run.
+    pub(crate) claims: Option<Vec<Claim>>,
     /// It is about to leave.
     pub(crate) draining: bool,
     /// The pipe to it.
     pub(crate) frames: mpsc::UnboundedSender<v1::SessionRequest>,
     /// The session's number.
     pub(crate) session: u64,
+}
+
+impl Join {
+    pub(super) fn claims(&self) -> &[Claim] {
+        self.claims.as_deref().unwrap_or_default()
+    }
 }
 
 /// The loop knows the worker.

@@ -9,6 +9,7 @@ use super::Scheduler;
 use super::group::{Effect, Outgoing};
 use super::message::{Join, Joined};
 use crate::core::event::Event;
+use crate::core::id::TaskId;
 use crate::core::placement::Member;
 use crate::core::task::{Holder, Outcome};
 use crate::core::task_type::TypeId;
@@ -87,7 +88,7 @@ impl Scheduler {
         let member = Member(self.next_member);
         let type_ids = self.learn_all(&join.types);
         self.replace_session(&join.holder.worker);
-        let held = u32::try_from(join.claims.len()).unwrap_or(u32::MAX);
+        let held = u32::try_from(join.claims().len()).unwrap_or(u32::MAX);
         self.fleet.join(member, &type_ids, join.slots, held);
         if join.draining {
             self.fleet.drain(member);
@@ -119,7 +120,7 @@ impl Scheduler {
         let now = self.last_turn;
         let until = now.plus(self.rules.lease);
         let mut listed = std::collections::BTreeSet::new();
-        for claim in &join.claims {
+        for claim in join.claims() {
             let was_leased = self.queue.leases.find(claim.id).is_some();
             match self.queue.adopt(&join.holder, claim, now, until) {
                 Ok(()) => {
@@ -142,7 +143,8 @@ impl Scheduler {
         }
         for id in self.queue.leases.of(&join.holder) {
             if !listed.contains(&id) {
-                self.end_lease(id, Outcome::Released);
+                let may_have_run = join.claims.is_none() && self.must_not_run_again(id);
+                self.end_lease(id, if may_have_run { Outcome::Lost } else { Outcome::Released });
             }
         }
         for predecessor in self.queue.leases.predecessors(&join.holder) {
@@ -151,6 +153,14 @@ impl Scheduler {
             }
         }
         self.queue.leases.extend(&join.holder, until);
+    }
+
+    /// Whether this lease is one of an earlier boot, of a task that is started at most once.
+    fn must_not_run_again(&self, id: TaskId) -> bool {
+        let held = self.queue.leases.find(id);
+        held.is_some_and(|held| {
+            held.spec.at_most_once() && self.queue.epoch() != Some(held.lease.token.epoch)
+        })
     }
 
     /// A worker has one session: the newest.

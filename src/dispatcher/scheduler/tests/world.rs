@@ -323,7 +323,7 @@ impl Hello {
             address: "127.0.0.1:1".into(),
             types: self.types.iter().map(|name| known(name)).collect(),
             slots: self.slots,
-            claims: self.claims,
+            claims: Some(self.claims),
             draining: false,
             frames: sender,
             session: self.session,
