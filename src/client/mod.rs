@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::core::id::{TaskId, Timestamp, millis};
@@ -280,9 +280,10 @@ impl Client {
     ) -> Result<Run, Error> {
         let deadline = Instant::now().checked_add(wait);
         let at_first = if tasks.len() > limits::IDS { Duration::ZERO } else { wait.min(RUN_WAIT) };
-        let permit = self.shared.waiting.acquire().await;
-        let answer = self.submit_once(&self.shared.waits, tasks, options, at_first).await?;
-        drop(permit);
+        let answer = match self.shared.waiting.try_acquire() {
+            Ok(_place) => self.submit_once(&self.shared.waits, tasks, options, at_first).await?,
+            Err(_) => self.submit_once(&self.shared.calls, tasks, options, Duration::ZERO).await?,
+        };
         let (receipt, found) = receipt(answer);
         if found.len() == tasks.len() && found.iter().all(has_ended) {
             let found = found.into_iter().map(Found::try_from).collect::<Result<_, _>>()?;
@@ -481,10 +482,20 @@ impl Client {
         }
     }
 
-    async fn get_once(&self, request: v1::GetRequest) -> Result<Vec<v1::Found>, Error> {
-        let waits = request.wait_ms > 0;
-        let connection = if waits { &self.shared.waits } else { &self.shared.calls };
-        let permit = if waits { Some(self.shared.waiting.acquire().await) } else { None };
+    /// A place among the calls that wait, if one becomes free within the time that the call
+    /// would wait itself. Without one it asks how things stand.
+    async fn may_wait(&self, wait: Duration) -> Option<SemaphorePermit<'_>> {
+        if wait.is_zero() {
+            return None;
+        }
+        tokio::time::timeout(wait, self.shared.waiting.acquire()).await.ok()?.ok()
+    }
+
+    async fn get_once(&self, mut request: v1::GetRequest) -> Result<Vec<v1::Found>, Error> {
+        let until = Instant::now() + Duration::from_millis(request.wait_ms);
+        let permit = self.may_wait(Duration::from_millis(request.wait_ms)).await;
+        request.wait_ms = millis(until.saturating_duration_since(Instant::now()));
+        let connection = if permit.is_some() { &self.shared.waits } else { &self.shared.calls };
         let call = || {
             let (request, mut connection) = (request.clone(), connection.clone());
             async move { connection.get(request).await }

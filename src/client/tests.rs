@@ -202,6 +202,34 @@ async fn waiting_ends_without_the_task() {
 }
 
 #[tokio::test]
+async fn a_wait_ends_in_time_although_as_many_others_wait_as_may() {
+    let fake = Fake::start();
+    let client = fake.client();
+    let id = client.send_task("hang", "").await.unwrap();
+    let wait = client.shared.waiting.available_permits();
+    let others: Vec<_> = std::iter::repeat_with(|| {
+        let client = client.clone();
+        tokio::spawn(async move { client.request_result(id).await })
+    })
+    .take(wait)
+    .collect();
+    while client.shared.waiting.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let soon = Duration::from_millis(50);
+    let waiting = client.request_result_within(id, soon);
+    let waited = timeout(LONG, waiting).await.unwrap().unwrap_err();
+    assert!(matches!(waited, Error::TimedOut { .. }), "{waited}");
+    let (tasks, options) = ([Task::new("hang", "")], SubmitOptions::default());
+    let run = client.run(&tasks, &options, soon);
+    let found = timeout(LONG, run).await.unwrap().unwrap().found;
+    assert!(matches!(&found[0], Found::Task(task) if !task.status.is_terminal()), "{found:?}");
+    for other in others {
+        other.abort();
+    }
+}
+
+#[tokio::test]
 async fn refusals_are_told_apart() {
     let fake = Fake::start();
     let client = fake.client();

@@ -8,7 +8,7 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tonic::Status;
 
-use super::types::Types;
+use super::types::{self, Types};
 use crate::core::id::Timestamp;
 use crate::core::limits;
 use crate::core::task::Spec;
@@ -125,7 +125,8 @@ impl Admission<'_> {
             return Err(Status::not_found(format!("tasks[{place}].type: {problem}")));
         }
         Err(Status::unavailable(format!(
-            "task type {name:?} is not known yet: the workers have not all been heard of; try again"
+            "task type {} is not known yet: the workers have not all been heard of; try again",
+            types::shown(name)
         )))
     }
 

@@ -9,6 +9,10 @@ use crate::core::limits;
 use crate::core::payload::Checker;
 use crate::core::task_type::{TaskType, TypeId, TypeName};
 
+/// Known types that are listed for somebody who named another: an answer is to fit into the
+/// headers of a response.
+const LISTED: usize = 50;
+
 /// The known types, in the order in which they were learnt.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Types {
@@ -71,22 +75,42 @@ impl Types {
         }
     }
 
-    /// What to say about a type that is not known.
+    /// What to say about a type that is not known, and may be no name at all.
     pub(crate) fn explain_unknown(&self, name: &str) -> String {
         if self.list.is_empty() {
-            return format!("unknown task type {name:?}: no worker ever registered any type");
+            return format!(
+                "unknown task type {}: no worker ever registered any type",
+                shown(name)
+            );
         }
-        let close = |known: &&TypeName| strsim::damerau_levenshtein(known.as_str(), name) <= 2;
-        let names: Vec<&str> = self.by_name.keys().map(TypeName::as_str).collect();
-        let known = names.join(", ");
-        match self.by_name.keys().find(close) {
-            Some(meant) => {
-                format!(
-                    "unknown task type {name:?}: did you mean \"{meant}\"? known types: {known}"
-                )
-            }
-            None => format!("unknown task type {name:?}: known types: {known}"),
+        let mut known: Vec<&str> = self.by_name.keys().take(LISTED).map(TypeName::as_str).collect();
+        let more = self.by_name.len() - known.len();
+        let more = (more > 0).then(|| format!("and {more} more"));
+        known.extend(more.as_deref());
+        let known = known.join(", ");
+        let meant = self.meant(name).map(|meant| format!("did you mean \"{meant}\"? "));
+        let meant = meant.unwrap_or_default();
+        format!("unknown task type {}: {meant}known types: {known}", shown(name))
+    }
+
+    /// The known type that a name is close to.
+    fn meant(&self, name: &str) -> Option<&TypeName> {
+        // To compare names takes as much memory and time as their lengths' product.
+        if name.len() > limits::TYPE_NAME_BYTES {
+            return None;
         }
+        let name = name.to_lowercase();
+        let distance = |known: &TypeName| strsim::damerau_levenshtein(known.as_str(), &name);
+        let close = self.by_name.keys().map(|known| (distance(known), known));
+        close.filter(|(distance, _)| *distance <= 2).min().map(|(_, known)| known)
+    }
+}
+
+/// A name that somebody sent, cut to what a name may have.
+pub(super) fn shown(name: &str) -> String {
+    match name.char_indices().nth(limits::TYPE_NAME_BYTES) {
+        Some((end, _)) => format!("\"{}…\"", name[..end].escape_debug()),
+        None => format!("{name:?}"),
     }
 }
 
@@ -118,6 +142,19 @@ mod tests {
         let meant = types.explain_unknown("hsah");
         assert!(meant.contains("did you mean \"hash\"") && meant.contains("hash, sum"), "{meant}");
         assert!(!types.explain_unknown("resize").contains("mean"));
+        assert!(types.explain_unknown("SUM").contains("did you mean \"sum\""));
+    }
+
+    #[test]
+    fn whatever_the_name_and_however_many_are_known_the_answer_is_short() {
+        let mut types = Types::default();
+        for place in 0..500 {
+            types.learn(TypeId(place), known(&format!("type-{place:03}"), PayloadKind::Bytes));
+        }
+        let told = types.explain_unknown(&"typé-".repeat(4_000_000));
+        assert!(told.len() < 2_000, "{}", told.len());
+        assert!(told.contains("typé…\"") && told.ends_with(", and 450 more"), "{told}");
+        assert!(types.explain_unknown("type-49").contains("did you mean \"type-049\""));
     }
 
     fn known(name: &str, payload: PayloadKind) -> Known {
