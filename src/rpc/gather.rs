@@ -14,7 +14,10 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A connection whose writes wait for a turn.
+/// Bytes of a write that waits: more fill packets of their own.
+const SMALL: usize = 4 << 10;
+
+/// A connection whose small writes wait for a turn.
 #[derive(Debug)]
 pub(super) struct Gathered<C> {
     connection: C,
@@ -30,9 +33,10 @@ impl<C: AsyncWrite + Unpin> Gathered<C> {
     fn write(
         &mut self,
         cx: &mut Context<'_>,
+        bytes: usize,
         write: impl FnOnce(Pin<&mut C>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if !self.has_waited {
+        if bytes < SMALL && !self.has_waited {
             self.has_waited = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -60,7 +64,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Gathered<C> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.write(cx, |connection, cx| connection.poll_write(cx, bytes))
+        self.write(cx, bytes.len(), |connection, cx| connection.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -68,7 +72,8 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Gathered<C> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.write(cx, |connection, cx| connection.poll_write_vectored(cx, slices))
+        let bytes = slices.iter().map(|slice| slice.len()).sum();
+        self.write(cx, bytes, |connection, cx| connection.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt as _, unfold};
@@ -142,6 +142,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -150,6 +151,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
@@ -158,12 +160,13 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-        Poll::Ready(Ok(()))
+        self.check(cx)?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -172,5 +175,37 @@ impl Connected for Connection {
 
     fn connect_info(&self) -> Guest {
         self.place.guest().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::rpc::{Listen, bind};
+
+    #[tokio::test]
+    async fn a_peer_that_is_cut_while_it_reads_nothing_is_written_to_no_more() {
+        let listener = bind(&Listen::default()).unwrap();
+        let addr = listener.addr();
+        let limits = ServeLimits::default();
+        let connections = stream(listener.into_port().unwrap(), &limits, CancellationToken::new());
+        let mut connections = pin!(connections);
+        let mut peer = TcpStream::connect(addr).await.unwrap();
+        peer.write_all(PREFACE).await.unwrap();
+        let mut connection = connections.next().await.unwrap().unwrap();
+        let bytes = [0; 1 << 16];
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        while Pin::new(&mut connection).poll_write(&mut cx, &bytes).is_ready() {
+            tokio::task::yield_now().await;
+        }
+        connection.place.guest().cut().cancel();
+        let written = timeout(Duration::from_secs(30), connection.write(&bytes)).await.unwrap();
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        assert!(connection.shutdown().await.is_err());
     }
 }

@@ -111,3 +111,11 @@ fn a_write_waits_for_one_turn_and_then_for_its_peer_alone() {
     assert!(read.is_ready());
     assert_eq!(write(&mut cx), Poll::Ready(Some(4)));
 }
+
+#[test]
+fn a_large_write_does_not_wait() {
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let (near, _far) = tokio::io::duplex(SMALL);
+    let written = Pin::new(&mut Gathered::new(near)).poll_write(&mut cx, &[0; SMALL]);
+    assert_eq!(written.map(Result::ok), Poll::Ready(Some(SMALL)));
+}
