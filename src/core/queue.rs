@@ -380,6 +380,13 @@ impl Queue {
         self.waiting.get(&id).map(|waiting| waiting.progress).unwrap_or_default()
     }
 
+    /// Since when a pending task that has been through something has been due, or when it
+    /// will be.
+    #[must_use]
+    pub fn due(&self, id: TaskId) -> Option<Timestamp> {
+        self.waiting.get(&id).map(|waiting| waiting.run_at)
+    }
+
     /// Tasks that wait or run.
     #[must_use]
     pub fn live(&self) -> u64 {

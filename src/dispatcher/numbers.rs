@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tonic::Status;
 
-use super::scheduler::{Counted, Handle, Message};
+use super::scheduler::{Counted, Handle, Message, Oldest};
 use super::service::read_apart;
 use crate::core::id::{TaskId, Timestamp, millis};
 use crate::store::{self, Store};
@@ -32,16 +32,18 @@ impl Numbers {
     pub(super) async fn tell(&self) -> Result<v1::StatsResponse, Status> {
         let Counted { mut stats, oldest, now } =
             self.handle.ask(|reply| Message::Stats { reply }).await?;
-        let (this, ids) = (self.clone(), oldest.iter().map(|(_, id)| *id).collect());
-        let due = if oldest.is_empty() {
+        let untold = oldest.iter().filter(|oldest| oldest.due.is_none());
+        let (this, ids): (_, Vec<TaskId>) =
+            (self.clone(), untold.map(|oldest| oldest.id).collect());
+        let first_due = if ids.is_empty() {
             HashMap::new()
         } else {
             read_apart(&self.store, move |store| this.look_up(store, ids)).await?
         };
-        for (place, id) in oldest {
+        for Oldest { place, id, due } in oldest {
             // One that was trimmed since has ended.
-            let Some(due) = due.get(&id) else { continue };
-            let age = Some(millis(now.since(*due)));
+            let Some(due) = due.or_else(|| first_due.get(&id).copied()) else { continue };
+            let age = Some(millis(now.since(due)));
             if let Some(of_type) = stats.types.get_mut(place) {
                 of_type.oldest_pending_ms = age;
             }
@@ -61,8 +63,10 @@ impl Numbers {
         let mut due: HashMap<_, _> = known.collect();
         let new: Vec<TaskId> = ids.into_iter().filter(|id| !due.contains_key(id)).collect();
         if !new.is_empty() {
-            let rows = store.tasks(&new)?.into_iter().flatten();
-            due.extend(rows.map(|row| (row.id, row.spec.created.max(row.spec.run_at))));
+            let specs = store.specs(&new)?.into_iter().map(Option::into_iter);
+            let told =
+                new.iter().zip(specs).flat_map(|(id, spec)| spec.map(move |spec| (*id, spec)));
+            due.extend(told.map(|(id, spec)| (id, spec.created.max(spec.run_at))));
         }
         self.due.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&due);
         Ok(due)

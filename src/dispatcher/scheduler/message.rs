@@ -201,14 +201,26 @@ pub(crate) struct Again {
     pub(crate) known: Option<(Spec, Seq, u32, Option<Token>)>,
 }
 
+/// The oldest ready task of a type.
+#[derive(Debug)]
+pub(crate) struct Oldest {
+    /// The type's place in the numbers.
+    pub(crate) place: usize,
+    /// The task.
+    pub(crate) id: TaskId,
+    /// Since when it has been due, if it has been through anything; else its first record
+    /// tells.
+    pub(crate) due: Option<Timestamp>,
+}
+
 /// The numbers of one moment, but for the ages of tasks: when they were accepted
 /// stands in the log.
 #[derive(Debug)]
 pub(crate) struct Counted {
     /// The numbers.
     pub(crate) stats: v1::StatsResponse,
-    /// The oldest ready task of each type that has one, by the type's place in them.
-    pub(crate) oldest: Vec<(usize, TaskId)>,
+    /// The oldest ready task of each type that has one.
+    pub(crate) oldest: Vec<Oldest>,
     /// The moment.
     pub(crate) now: Timestamp,
 }

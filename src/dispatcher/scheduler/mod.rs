@@ -43,7 +43,7 @@ use tokio::time::Instant;
 
 pub(crate) use assign::KNOWN_WORKERS_WAIT;
 pub(crate) use message::{
-    Again, Counted, Ended, Gone, Handle, Join, Listing, Message, Refusal, Report, Running,
+    Again, Counted, Ended, Gone, Handle, Join, Listing, Message, Oldest, Refusal, Report, Running,
     Settlement, Snapshot, Stored,
 };
 

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::Scheduler;
 use super::group::Effect;
-use super::message::{Again, Counted, Listing, Running, Snapshot};
+use super::message::{Again, Counted, Listing, Oldest, Running, Snapshot};
 use super::space::Space;
 use crate::core::id::{Seq, TaskId};
 use crate::core::number_map::NumberSet;
@@ -96,7 +96,11 @@ impl Scheduler {
         stats.uptime_ms = self.tally.uptime_ms(self.last_turn);
         let lanes = &self.queue.lanes;
         let ids = self.types.by_name().map(|(_, id)| lanes.oldest(id)).enumerate();
-        let oldest = ids.filter_map(|(place, id)| Some((place, id?))).collect();
+        let oldest = ids.filter_map(|(place, id)| {
+            let id = id?;
+            Some(Oldest { place, id, due: self.queue.due(id) })
+        });
+        let oldest = oldest.collect();
         // Counted are of this moment: they depend on no commit.
         drop(reply.send(Counted { stats, oldest, now: self.last_turn }));
     }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::world::{World, hello, soon, task};
+use super::world::{Hello, World, hello, soon, task};
 use crate::core::id::TaskId;
 use crate::core::queue::Standing;
-use crate::core::task::{Reason, Status};
+use crate::core::task::{Outcome, Reason, Status};
 use crate::dispatcher::answers::{self, Asked, Wanted};
 use crate::dispatcher::scheduler::{Again, Listing, Message};
 use crate::wire::v1::{self, found::Answer};
@@ -67,6 +67,26 @@ async fn a_retried_task_runs_again_under_the_same_id_with_fresh_budgets() {
             (Status::Completed, none)
         ]
     );
+}
+
+#[tokio::test]
+async fn a_task_that_went_back_is_due_since_then_and_not_since_it_was_accepted() {
+    let world = World::new().await;
+    let mut worker = world.join(hello("w", 1)).await;
+    let oldest = async || {
+        let counted = world.handle.ask(|reply| Message::Stats { reply });
+        let counted = soon("numbers", counted).await.unwrap();
+        counted.oldest.into_iter().map(|oldest| (oldest.id.0, oldest.due)).collect::<Vec<_>>()
+    };
+    let id = world.submit(vec![task(); 2]).await;
+    let first = worker.assignment().await;
+    assert_eq!(oldest().await, [(id + 1, None)], "when it was accepted stands in the log");
+    let claims = vec![worker.claim(&world, &first, true)];
+    let again = world.join(Hello { session: 2, claims, ..hello("w", 1) }).await;
+    again.end(id, again.token(&first), Outcome::Released).await;
+    again.leave(true).await;
+    world.barrier().await;
+    assert!(matches!(oldest().await[..], [(oldest, Some(_))] if oldest == id));
 }
 
 #[tokio::test]
