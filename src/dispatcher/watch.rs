@@ -34,6 +34,10 @@ const SMALL_EVENTS: usize = line::BYTES / size_of::<v1::TaskEvent>();
 /// store, when there is room for it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Events that a reader wants nothing of, after which it is told where they end all the same:
+/// else its cursor would grow old while it waits for a task that is seldom.
+pub(super) const PASSED: u64 = if cfg!(test) { 100 } else { 10_000 };
+
 /// A place in the log of one store, as clients hold it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursors {
@@ -63,6 +67,8 @@ pub(super) struct Watcher {
     store: Arc<dyn Store>,
     cursors: Cursors,
     place: Seq,
+    /// The place of the last cursor that the reader got.
+    told: Seq,
     request: v1::WatchRequest,
     ids: BTreeSet<TaskId>,
 }
@@ -86,7 +92,7 @@ impl Watcher {
             return Err(too_old());
         }
         let ids = request.ids.iter().map(|id| TaskId(*id)).collect();
-        Ok(Self { handle, store, cursors, place, request, ids })
+        Ok(Self { handle, store, cursors, place, told: place, request, ids })
     }
 
     /// Sends messages until the reader leaves or the shutdown begins.
@@ -163,10 +169,10 @@ impl Watcher {
             _ => None,
         });
         loop {
-            let told_to = self.place;
+            let before = (self.place, self.told);
             let Some(message) = self.tell(&mut events) else { return true };
             if !timeout(PATIENCE, line.send(message)).await.unwrap_or(false) {
-                self.place = told_to;
+                (self.place, self.told) = before;
                 return false;
             }
         }
@@ -178,7 +184,8 @@ impl Watcher {
     }
 
     /// What the reader wants of the next of these events, as many as fit into a message;
-    /// nothing if it wants none of them. Moves on behind those that were looked at.
+    /// nothing if it wants none of them, unless it has heard nothing for long. Moves on behind
+    /// those that were looked at.
     fn tell<'a>(
         &mut self,
         events: &mut impl Iterator<Item = (&'a TaskEvent, &'a Bytes)>,
@@ -210,7 +217,11 @@ impl Watcher {
         // It may wait for long for its reader, and is counted by what is in it.
         told.shrink_to_fit();
         let names = names.into_list();
-        (!told.is_empty()).then(|| v1::WatchResponse { events: told, cursor, names })
+        if told.is_empty() && self.place.0 - self.told.0 < PASSED {
+            return None;
+        }
+        self.told = self.place;
+        Some(v1::WatchResponse { events: told, cursor, names })
     }
 
     fn wants(&self, event: &TaskEvent) -> bool {

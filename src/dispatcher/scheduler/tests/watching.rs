@@ -3,10 +3,10 @@
 use futures_util::{FutureExt as _, StreamExt as _};
 use tonic::{Code, Status};
 
-use super::world::{Fake, Setup, World, hello, soon, task};
+use super::world::{Fake, Setup, World, batch, hello, soon, task};
 use crate::core::id::Seq;
 use crate::dispatcher::scheduler::Message;
-use crate::dispatcher::watch::{Cursors, Messages, Watcher, line};
+use crate::dispatcher::watch::{Cursors, Messages, PASSED, Watcher, line};
 use crate::shutdown::Shutdown;
 use crate::wire::v1;
 
@@ -177,6 +177,26 @@ async fn no_message_of_a_watch_is_too_large_to_be_sent() {
         assert!(message.events.len() <= 2_000 && message.encoded_len() < 1 << 20);
         told += message.events.len();
     }
+}
+
+#[tokio::test]
+async fn a_watch_of_a_task_that_is_seldom_is_told_how_far_it_is() {
+    let world = World::new().await;
+    let mut worker = world.join(hello("w", 4)).await;
+    let seldom = v1::WatchRequest { group: 7, ..v1::WatchRequest::default() };
+    let mut watch = open(&world, seldom, 1).await.unwrap();
+    let first = watch.cursor.clone();
+    // Less than what is passed in silence, and as much once more.
+    for _ in 0..2 {
+        let passed = usize::try_from(PASSED / 2).unwrap();
+        world.submit(vec![task(); passed]).await;
+        finish(&mut worker, passed).await;
+    }
+    let message = soon("message", watch.messages.next()).await.unwrap().unwrap();
+    assert!(message.events.is_empty() && message.cursor > first);
+    world.submitting(v1::SubmitRequest { group: 7, ..batch(vec![task()]) }).await;
+    finish(&mut worker, 1).await;
+    assert_eq!(watch.ids(1).await, [PASSED + 1]);
 }
 
 #[tokio::test]
