@@ -47,19 +47,31 @@ fn overflow(what: &str) -> Failure {
 }
 
 fn floats(numbers: &[Number]) -> Result<Bytes, Failure> {
+    let addends = numbers.iter().map(finite).collect::<Result<Vec<f64>, Failure>>()?;
+    let mut sum = compensated(addends.iter().copied());
+    if !sum.is_finite() {
+        // A step on the way may have been beyond the largest float, and the sum not.
+        sum = compensated(addends.iter().map(|addend| addend / SCALE)) * SCALE;
+    }
+    if !sum.is_finite() {
+        return Err(Failure::permanent("the sum is not finite: it is beyond the largest float"));
+    }
+    Ok(serde_json::to_vec(&sum)?.into())
+}
+
+/// A power of two, so that dividing by it rounds only what is too small to count beside what
+/// overflowed; more than any payload has numbers.
+const SCALE: f64 = 1_099_511_627_776.0;
+
+fn compensated(addends: impl Iterator<Item = f64>) -> f64 {
     let (mut sum, mut compensation) = (0.0_f64, 0.0_f64);
-    for number in numbers {
-        let addend = finite(number)?;
+    for addend in addends {
         let total = sum + addend;
         compensation +=
             if sum.abs() >= addend.abs() { (sum - total) + addend } else { (addend - total) + sum };
         sum = total;
     }
-    let sum = sum + compensation;
-    if !sum.is_finite() {
-        return Err(Failure::permanent("the sum is not finite: it is beyond the largest float"));
-    }
-    Ok(serde_json::to_vec(&sum)?.into())
+    sum + compensation
 }
 
 fn finite(number: &Number) -> Result<f64, Failure> {

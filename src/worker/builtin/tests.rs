@@ -80,6 +80,8 @@ fn sums_of_integers_are_exact_to_128_bits() {
 #[test]
 fn a_float_anywhere_makes_the_sum_a_float() {
     for (payload, expected) in [
+        ("[1e308,1e308,-1e308]", "1e+308"),
+        ("[-1.7e308,-1e308,1.7e308,5.0]", "-1e+308"),
         ("[1.0,2]", "3.0"),
         ("[1e2]", "100.0"),
         ("[0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0]", "5.5"),
