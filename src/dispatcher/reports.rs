@@ -11,6 +11,9 @@ use crate::core::task::{Outcome, Reason};
 use crate::wire::v1::{self, outcome::End};
 use crate::wire::{self, Malformed};
 
+/// The longest run that is believed, in microseconds: a century. Sums of them have room.
+const RUN_US: u64 = 100 * 366 * 24 * 3_600 * 1_000_000;
+
 /// Parses a report of a session of this epoch. A result of more than `max_result` bytes
 /// ends its attempt as a permanent failure: trying again would make it no smaller.
 pub(super) fn parse(
@@ -64,7 +67,7 @@ pub(super) fn settlement(
         token: wire::heard_in_session(token, epoch),
         outcome,
         result,
-        run_us: message.run_us,
+        run_us: message.run_us.min(RUN_US),
     })
 }
 
@@ -145,6 +148,7 @@ mod tests {
         let outcome = v1::Outcome {
             token: Some(v1::Token { epoch: Some(v1::Epoch::default()), sequence: 1 }),
             end: Some(End::Failed(failure)),
+            run_us: u64::MAX,
             ..v1::Outcome::default()
         };
         let prefetch = vec![v1::Prefetch { type_index: 3, tasks: u32::MAX }];
@@ -152,6 +156,7 @@ mod tests {
         let report =
             parse(v1::Report { outcomes, prefetch, ..v1::Report::default() }, EPOCH, 10).unwrap();
         assert_eq!(report.prefetch, [(3, limits::PREFETCH)]);
+        assert_eq!(report.outcomes[0].run_us, RUN_US);
         let Outcome::Failed { reason, message, retry_after } = &report.outcomes[0].outcome else {
             panic!("{:?}", report.outcomes[0].outcome)
         };
