@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::group::Effect;
 use super::space::Space;
-use super::{Message, Scheduler};
+use super::{Message, READ_AGAIN, Scheduler};
 use crate::core::event::{Event, LeaseNote, LeaseNotes};
 use crate::core::id::{TaskId, Timestamp, Token};
 use crate::core::leases::Held;
@@ -214,6 +214,9 @@ impl Scheduler {
         let store = self.store.clone();
         tokio::spawn(async move {
             let rows = store::apart(&store, move |store| read(store, &ids)).await;
+            if matches!(rows, Err(store::Error::Full)) {
+                tokio::time::sleep(READ_AGAIN).await;
+            }
             // A loop that has ended sends no more tasks.
             drop(inbox.send(Message::Fetched { type_id, rows }).await);
         });

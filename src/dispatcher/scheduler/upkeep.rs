@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Message, Scheduler};
+use super::{Message, READ_AGAIN, Scheduler};
 use crate::core::event::TaskEvent;
 use crate::core::id::{Seq, TaskId, Timestamp};
 use crate::core::queue::Standing;
@@ -132,6 +132,9 @@ impl Scheduler {
                 Look::AtFailed(places) => Ok(store.facts(&places)?.into_iter().flatten().collect()),
             };
             let events = store::apart(&store, read).await;
+            if matches!(events, Err(store::Error::Full)) {
+                tokio::time::sleep(READ_AGAIN).await;
+            }
             // A loop that has ended trims no more.
             drop(inbox.send(Message::Trimmable { look, events }).await);
         });

@@ -1,6 +1,6 @@
 //! A disk without space.
 
-use super::world::{World, batch, hello, soon, task};
+use super::world::{Hello, World, batch, hello, soon, task};
 use crate::core::id::TaskId;
 use crate::core::queue::Standing;
 use crate::core::task::Status;
@@ -86,4 +86,25 @@ async fn a_dispatcher_that_stops_waits_for_no_space() {
     assert_eq!(world.try_submit(batch(vec![task()])).await, Err(Refusal::Waits));
     world.drain();
     assert!(matches!(world.ended().await, Err(store::Error::Full)));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_for_want_of_space_is_not_read_again_at_once() {
+    let world = World::new().await;
+    let worker = world.join(hello("w", 1)).await;
+    worker.leave(false).await;
+    let id = world.submit(vec![task()]).await;
+    let world = world.restart().await;
+    world.store.fill_up();
+    let mut worker = world.join(Hello { session: 2, ..hello("w", 1) }).await;
+    while world.store.reads().is_empty() {
+        world.barrier().await;
+    }
+    for _ in 0..100 {
+        world.barrier().await;
+    }
+    let reads = world.store.reads().len();
+    world.store.release();
+    assert!(reads < 10, "{reads} reads");
+    assert_eq!(worker.assignment().await.task_id, id);
 }

@@ -69,7 +69,7 @@ impl Gated {
         self.set(State::Open);
     }
 
-    /// Leaves no space for commits, those that are held back too.
+    /// Leaves no space for commits, those that are held back too, nor for reads of tasks.
     pub(super) fn fill_up(&self) {
         self.set(State::Full);
     }
@@ -194,6 +194,9 @@ impl Store for Gated {
 
     fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, store::Error> {
         self.gate.reads.lock().unwrap().push(ids.to_vec());
+        if *self.gate.state.lock().unwrap() == State::Full {
+            return Err(store::Error::Full);
+        }
         self.memory.tasks(ids)
     }
 
