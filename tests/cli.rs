@@ -96,6 +96,18 @@ fn an_address_that_is_none_leaves_a_dispatchers_data_directory_alone() {
 }
 
 #[test]
+fn a_host_of_another_machine_ends_with_2() {
+    // Of the addresses that are nobody's (RFC 5737).
+    taskgrid("nameservice --host 192.0.2.7 --insecure --port 0").assert().code(2).stderr_eq(str![
+        [r#"
+error: cannot listen on 192.0.2.7:0: Cannot assign requested address (os error 99)
+hint: --host takes an address of this machine, or 0.0.0.0 for all it has
+
+"#]
+    ]);
+}
+
+#[test]
 fn a_file_that_is_not_there_ends_with_2() {
     taskgrid("client submit nowhere.ndjson").assert().code(2).stdout_eq("").stderr_eq(str![[r#"
 error: cannot read nowhere.ndjson: No such file or directory (os error 2)

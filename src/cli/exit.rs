@@ -196,6 +196,10 @@ impl From<rpc::Error> for Failure {
             Error::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Self::new(Exit::NotAllowed, &error).hint("ports from 1024 on are open to anybody")
             }
+            Error::Listen { source, .. } if source.kind() == io::ErrorKind::AddrNotAvailable => {
+                Self::new(Exit::WrongInput, &error)
+                    .hint("--host takes an address of this machine, or 0.0.0.0 for all it has")
+            }
             Error::Listen { .. } | Error::Serve(_) => Self::new(Exit::Internal, &error),
         }
     }
@@ -227,6 +231,9 @@ impl From<store::Error> for Failure {
         match &error {
             Error::InUse { .. } => Self::new(Exit::Conflict, &error)
                 .hint("another dispatcher may be running; --data-dir takes another directory"),
+            Error::Unusable { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Self::new(Exit::Refused, &error).hint("free space on that disk and start again")
+            }
             Error::Unusable { .. } => Self::new(Exit::WrongInput, &error)
                 .hint("--data-dir takes a directory that this user can write"),
             Error::Format { .. } => Self::new(Exit::Conflict, &error)

@@ -133,9 +133,9 @@ impl Error {
                 Some((_, sizes)) => Self::too_large(sizes),
                 None => Self::TooLarge { problem, tasks: 0 },
             },
-            Code::Unimplemented => Self::Internal {
+            Code::Unimplemented => Self::WrongInput {
                 problem: format!(
-                    "what answers at {url} does not know this call: is it the port of another role?"
+                    "what answers at {url} is no dispatcher, or an older one: is it the port of another role?"
                 ),
             },
             Code::Unavailable => Self::NotReady { url: url.to_owned(), problem },

@@ -62,6 +62,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Waits of one client that are open at once. A connection carries 128 streams;
 /// further calls on it would stand still behind them.
 const WAITS_AT_ONCE: usize = 100;
+/// The longest that a submit is tried again under a key of its own: half of what that is
+/// remembered for, as a try may be under way for long.
+const CALL_PATIENCE: Duration = Duration::from_secs(limits::CALL_KEY_KEPT.as_secs() / 2);
 /// One call of a longer wait: short enough to outlive impatient proxies between.
 const WAIT_SLICE: Duration = Duration::from_secs(60);
 /// How long the submit of a run waits for its tasks by itself: a short task is answered by
@@ -323,7 +326,14 @@ impl Client {
             let (request, mut calls) = (request.clone(), connection.clone());
             async move { calls.submit(request).await }
         };
-        let answer = self.persist(call).await.map_err(|error| error.of_batch(tasks))?;
+        // A key of the call's own must not be forgotten before its last try: that would make
+        // new tasks.
+        let patience = match scope {
+            v1::KeyScope::Caller => self.patience,
+            _ => self.patience.min(CALL_PATIENCE),
+        };
+        let answer = call::persist(&self.shared.url, patience, call).await;
+        let answer = answer.map_err(|error| error.of_batch(tasks))?;
         if answer.ids.len() != tasks.len() {
             return Err(miscounted(tasks.len(), answer.ids.len()));
         }

@@ -316,6 +316,7 @@ impl From<Refusal> for Status {
         match refusal {
             Refusal::KeyConflict => Self::already_exists(refusal.to_string()),
             Refusal::KeysFull
+            | Refusal::NeverFits { .. }
             | Refusal::TooMany { .. }
             | Refusal::TooLarge { .. }
             | Refusal::NoSpace

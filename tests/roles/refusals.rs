@@ -72,6 +72,14 @@ fn unknown_and_expired_ids_are_refused_with_3() {
 }
 
 #[test]
+fn the_port_of_another_role_ends_with_2() {
+    let grid = Grid::start(&[]);
+    let nameservice = grid.nameservice_addr.to_string();
+    let answer = Process::start(&["client", "types", "--dispatcher", &nameservice]).answer();
+    answer.is_refused_call(2, &["is no dispatcher", "the port of another role?"]);
+}
+
+#[test]
 fn a_dispatcher_that_is_not_there_ends_with_5() {
     let nowhere = reserved().to_string();
     for verb in [&["send", "hash", "x"][..], &["types"], &["result", "1"], &["watch"], &["list"]] {

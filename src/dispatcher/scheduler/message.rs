@@ -128,6 +128,11 @@ pub(crate) enum Refusal {
     /// No more keys can be remembered.
     #[error("too many idempotency keys are remembered; submit without a key, or later")]
     KeysFull,
+    /// The batch alone is more than the queue may have.
+    #[error(
+        "the batch has {has} {what}, and the queue may have {most} ({flag}): send smaller batches, or allow it more"
+    )]
+    NeverFits { has: u64, what: &'static str, most: u64, flag: &'static str },
     /// The queue has its number of tasks.
     #[error(
         "the queue is full: {live} tasks wait or run, at most {most} may (--max-queued); try later"

@@ -89,11 +89,18 @@ impl Scheduler {
         if self.would_fill_the_memory(bytes) {
             return Err(Refusal::Slow);
         }
-        let (live, most) = (self.queue.live(), self.rules.max_queued);
-        if live + u64::from(count) > most {
+        let (live, has, most) = (self.queue.live(), u64::from(count), self.rules.max_queued);
+        if has > most {
+            return Err(Refusal::NeverFits { has, what: "tasks", most, flag: "--max-queued" });
+        }
+        if live + has > most {
             return Err(Refusal::TooMany { live, most });
         }
         let (live, most) = (self.queue.live_bytes(), self.rules.max_queued_bytes);
+        if bytes > most {
+            let (has, what) = (bytes, "bytes of payloads");
+            return Err(Refusal::NeverFits { has, what, most, flag: "--max-queued-bytes" });
+        }
         if live + bytes > most {
             return Err(Refusal::TooLarge { live, most });
         }

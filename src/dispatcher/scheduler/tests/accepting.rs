@@ -129,6 +129,8 @@ async fn the_queue_is_bounded_in_tasks_and_what_ends_makes_room() {
     world.submit(vec![task(); 2]).await;
     let refused = world.try_submit(batch(vec![task(); 2])).await.unwrap_err();
     assert_eq!(refused, Refusal::TooMany { live: 2, most: 3 });
+    let refused = world.try_submit(batch(vec![task(); 4])).await.unwrap_err();
+    assert!(refused.to_string().contains("the batch has 4 tasks, and the queue may have 3"));
     let assignment = worker.assignment().await;
     worker.complete(&assignment).await;
     worker.answer().await;
