@@ -21,13 +21,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::Waiting;
 use crate::core::id::{Epoch, TaskId, Token};
-use crate::core::limits;
 use crate::core::number_map::NumberMap;
 use crate::wire::{self, v1};
 use crate::worker::prefetch;
 
 /// Outcomes of one report: about 300 KB when they are small.
 const REPORT_OUTCOMES: usize = 4_096;
+/// Bytes of results in one report, unless one has more. Nothing else is said while a report
+/// is under way, and a slow network takes it whole before the lease is extended.
+const REPORT_BYTES: usize = 256 << 10;
 /// Unanswered outcomes of one dispatcher, and bytes of their results, at which no
 /// more of its tasks are started: it does not keep up, or is gone.
 const OUTBOX_OUTCOMES: usize = 65_536;
@@ -249,13 +251,13 @@ impl Desk {
     fn next_outcomes(&mut self, epoch: Epoch) -> Vec<v1::Outcome> {
         let mut outcomes = Vec::with_capacity(self.unsaid.outcomes.len().min(REPORT_OUTCOMES));
         let mut bytes = 0;
-        while outcomes.len() < REPORT_OUTCOMES && bytes < limits::ANSWER_BYTES {
+        while outcomes.len() < REPORT_OUTCOMES && bytes < REPORT_BYTES {
             let Some(token) = self.unsaid.outcomes.pop_front() else { break };
             let Some(Lease { stage: Stage::Ended(outcome), .. }) = self.leases.get(&token) else {
                 continue;
             };
             let next = result_bytes(outcome);
-            if !outcomes.is_empty() && bytes + next > limits::ANSWER_BYTES {
+            if !outcomes.is_empty() && bytes + next > REPORT_BYTES {
                 self.unsaid.outcomes.push_front(token);
                 break;
             }

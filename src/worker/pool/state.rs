@@ -560,3 +560,6 @@ fn processors() -> u32 {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     u32::try_from(processors).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use crate::worker::pool::Waiting;
 use crate::worker::pool::runners::{SHORT, Want};
 
 /// A task is brief if its handler only computes, takes less than this in the mean, …
-const BRIEF: Duration = Duration::from_micros(if cfg!(test) { 20_000_000 } else { 5 });
+pub(super) const BRIEF: Duration = Duration::from_micros(if cfg!(test) { 20_000_000 } else { 5 });
 /// … or than this where no other waits: nothing is gained by several threads then, and what
 /// is found in no cache takes longer.
 const BRIEF_ALONE: Duration = if cfg!(test) { BRIEF.saturating_mul(2) } else { SHORT };
@@ -82,31 +82,5 @@ impl State {
                 false
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::id::Epoch;
-    use crate::wire::v1;
-    use crate::worker::pool::Caller;
-
-    #[test]
-    fn a_task_that_takes_a_little_longer_is_brief_while_no_other_waits() {
-        let mut state = State::new(2, vec![Kind::Computing]);
-        let epoch = Epoch { boot: 1, nonce: 1 };
-        let dispatcher = "d".to_owned();
-        let caller = Caller { dispatcher, epoch, number: 1, max_result_bytes: 1 };
-        let attached = state.attach(caller).unwrap();
-        let mut turn_after = |sequence| {
-            let task = v1::Assignment { task_id: sequence, sequence, ..v1::Assignment::default() };
-            let assign = v1::Assign { session: 1, tasks: vec![task] };
-            state.assign(attached.desk, attached.serial, assign);
-            state.run_times[0].add(BRIEF + BRIEF / 2);
-            state.turn()
-        };
-        assert_eq!(turn_after(1), Some(Turn::Brief));
-        assert_eq!(turn_after(2), Some(Turn::Blocking(0)));
     }
 }
