@@ -156,14 +156,14 @@ impl Calls {
         async move {
             let call = client.execute(request);
             tokio::pin!(call);
-            let answer = match timeout(BEGUN, &mut call).await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    let report = Report { started: vec![(id, token)], ..Report::default() };
-                    // A loop that has ended is heard of by whoever waits for this call.
-                    handle.tell(Message::Report { member, report }).await.ok();
-                    call.await
-                }
+            let soon = timeout(BEGUN, &mut call).await;
+            let answer = if let Ok(answer) = soon {
+                answer
+            } else {
+                let report = Report { started: vec![(id, token)], ..Report::default() };
+                // A loop that has ended is heard of by whoever waits for this call.
+                handle.tell(Message::Report { member, report }).await.ok();
+                call.await
             };
             let answer = answer.map(tonic::Response::into_inner);
             if answer.as_ref().is_err_and(|status| Meaning::of(status) == Meaning::Refused) {

@@ -198,7 +198,7 @@ mod tests {
         let mut peer = TcpStream::connect(addr).await.unwrap();
         peer.write_all(PREFACE).await.unwrap();
         let mut connection = connections.next().await.unwrap().unwrap();
-        let bytes = [0; 1 << 16];
+        let bytes = vec![0; 1 << 16];
         let mut cx = Context::from_waker(std::task::Waker::noop());
         while Pin::new(&mut connection).poll_write(&mut cx, &bytes).is_ready() {
             tokio::task::yield_now().await;

@@ -285,6 +285,8 @@ impl Scheduler {
 mod tests {
     use super::*;
 
+    const FULL: usize = ASSIGN_BYTES;
+
     #[test]
     fn assignments_are_cut_into_messages_of_a_bounded_size_in_their_order() {
         let cut = |sizes: &[usize]| -> Vec<Vec<usize>> {
@@ -295,7 +297,6 @@ mod tests {
             let messages = in_messages(sizes.iter().map(task).collect());
             messages.map(|tasks| tasks.iter().map(|task| task.payload.len()).collect()).collect()
         };
-        const FULL: usize = ASSIGN_BYTES;
         assert!(cut(&[]).is_empty());
         assert_eq!(cut(&[1, 2, FULL - 3]), [vec![1, 2, FULL - 3]]);
         assert_eq!(cut(&[1, FULL, FULL + 1, 2]), [vec![1], vec![FULL], vec![FULL + 1], vec![2]]);
