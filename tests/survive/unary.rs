@@ -114,13 +114,13 @@ impl Foreign {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (starts, go) = (Arc::new(AtomicU32::new(0)), Arc::new(Semaphore::new(0)));
-        let served = WorkerServer::new(Served { starts: starts.clone(), go: go.clone() });
-        let server = Server::builder().add_service(served);
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let service = WorkerServer::new(Served { starts: starts.clone(), go: go.clone() });
+        let serving = Server::builder().add_service(service);
+        tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
         register(grid, addr, &["twice", "raise", "shy", "hang"]).await;
         grid.until("the worker to be known", async |grid| {
-            let stats = grid.client().stats().await.ok()?;
-            stats.workers.iter().any(|worker| worker.connected).then_some(())
+            let told = grid.client().stats().await.ok()?;
+            told.workers.iter().any(|worker| worker.connected).then_some(())
         })
         .await
         .unwrap();
