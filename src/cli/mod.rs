@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 use std::future::Future;
+use std::time::Duration;
 
 use clap::builder::Resettable;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -168,7 +169,11 @@ fn runtime(one_thread: bool) -> Result<Runtime, Failure> {
     Ok(builder.enable_all().max_blocking_threads(BLOCKING_THREADS).build()?)
 }
 
-/// Runs a role: the first signal lets it drain, the second ends it at once.
+/// Signals that come so soon after the first are the same wish: `timeout` sends its own to a
+/// process and then to the group that it is in.
+const ONE_WISH: Duration = Duration::from_millis(250);
+
+/// Runs a role: the first signal lets it drain, a second one ends it at once.
 async fn role(
     mut signals: Signals,
     start: impl AsyncFnOnce(Shutdown) -> Result<Exit, Failure>,
@@ -180,6 +185,8 @@ async fn role(
         signals.next().await;
         tracing::info!("told to stop: draining");
         shutdown.begin();
+        tokio::time::sleep(ONE_WISH).await;
+        signals.forget();
         signals.next().await;
     };
     tokio::select! {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use futures_util::FutureExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Both signals. From here on, neither ends the process by itself.
@@ -17,6 +18,11 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
         })
+    }
+
+    /// Forgets those that have come.
+    pub(super) fn forget(&mut self) {
+        while self.next().now_or_never().is_some() {}
     }
 
     /// The next of either.

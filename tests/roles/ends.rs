@@ -4,6 +4,8 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::grid::Grid;
 use super::process::until;
 
@@ -14,6 +16,8 @@ fn a_worker_that_is_told_to_end_finishes_what_it_runs() {
     let runner = grid.runner_of(&id);
     let worker = grid.workers.remove(usize::from(runner == "two"));
     worker.terminate();
+    // As from `timeout`, or from a shell that ends: one wish, told twice.
+    worker.signal(Signal::INT);
     assert_eq!(worker.answer().code, Some(0));
     let task = grid.json(&["status", &id]);
     assert_eq!(
