@@ -7,8 +7,9 @@ use clap::{Args, Subcommand};
 use super::exit::{Exit, Failure, complain};
 use super::output::{self, Format};
 use crate::client::json::TaskJson;
-use crate::client::{Client, Found, GetOptions, TaskView};
+use crate::client::{Client, Event, Found, GetOptions, TaskView};
 use crate::core::id::TaskId;
+use crate::core::task::Status;
 use crate::shutdown::Shutdown;
 
 mod bench;
@@ -137,6 +138,21 @@ fn tasks(found: Vec<Found>, exit: &mut Exit) -> Vec<TaskView> {
     tasks
 }
 
+/// The event that ended a task, from the task: which keeps the last error of its handler, also
+/// once it has completed.
+fn end_of(task: TaskView) -> Event {
+    Event {
+        id: task.id,
+        status: task.status,
+        attempt: task.attempts,
+        timestamp: task.timestamp_completed.unwrap_or(task.timestamp_created),
+        result: task.result,
+        reason: task.reason,
+        error: if task.status == Status::Completed { String::new() } else { task.error },
+        worker: task.worker.into(),
+    }
+}
+
 /// Says what is wrong with one of several; the first keeps the exit code.
 fn note(failure: &Failure, exit: &mut Exit) {
     complain(&failure.message);
@@ -188,4 +204,21 @@ fn print_ids(tasks: &[TaskView]) -> Result<(), Failure> {
         output::print_line(task.id.to_string())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::fake;
+
+    #[test]
+    fn the_end_of_a_completed_task_has_no_error_of_an_earlier_attempt() {
+        let end = |status| {
+            let error = "too early".to_owned();
+            end_of(TaskView { error, ..fake::view(17, status) })
+        };
+        assert_eq!(end(Status::Completed).error, "");
+        let failed = end(Status::Failed);
+        assert_eq!((failed.id, failed.error.as_str()), (TaskId(17), "too early"));
+    }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::super::exit::{Exit, Failure};
 use super::super::output::{self, Format};
 use crate::client::json::{Texts, some};
-use crate::client::{Client, Event, GetOptions, TaskView, Watch};
+use crate::client::{Client, Event, GetOptions, Watch};
 use crate::core::id::TaskId;
 use crate::core::limits;
 use crate::core::task::{Reason, Status};
@@ -64,7 +64,7 @@ impl WatchFlags {
         let tasks = super::tasks(client.get(&ids, options).await?, &mut exit);
         let mut open: BTreeSet<TaskId> = tasks.iter().map(|task| task.id).collect();
         let ended = tasks.into_iter().filter(|task| task.status.is_terminal());
-        let mut events: Vec<Event> = ended.map(end_of).collect();
+        let mut events: Vec<Event> = ended.map(super::end_of).collect();
         loop {
             let mut text = Vec::new();
             for event in &events {
@@ -75,8 +75,8 @@ impl WatchFlags {
                 write_event(&mut text, event, format)?;
                 if event.status.is_terminal() {
                     open.remove(&event.id);
-                    let is_asked_for = !ids.is_empty() && exit == Exit::Done;
-                    if event.status != Status::Completed && is_asked_for {
+                    let counts = event.status != Status::Completed && !ids.is_empty();
+                    if counts && exit == Exit::Done {
                         exit = Exit::TaskFailed;
                     }
                 }
@@ -87,20 +87,6 @@ impl WatchFlags {
             }
             events = watching.next().await?.events;
         }
-    }
-}
-
-/// The event that ended a task, as far as the task tells of it.
-fn end_of(task: TaskView) -> Event {
-    Event {
-        id: task.id,
-        status: task.status,
-        attempt: task.attempts,
-        timestamp: task.timestamp_completed.unwrap_or(task.timestamp_created),
-        result: task.result,
-        reason: task.reason,
-        error: task.error,
-        worker: task.worker.into(),
     }
 }
 

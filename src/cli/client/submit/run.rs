@@ -18,12 +18,11 @@ use tokio::task::JoinSet;
 
 use super::super::super::exit::{Exit, Failure, complain};
 use super::super::super::output;
+use super::super::end_of;
 use super::input::{BadLine, Batch};
 use super::printer::{Ended, Line, Lines};
 use super::store::{Stored, store};
-use crate::client::{
-    Client, Error, Event, Events, Found, GetOptions, Receipt, Task, TaskView, Watch,
-};
+use crate::client::{Client, Error, Event, Events, Found, GetOptions, Receipt, Task, Watch};
 use crate::core::id::{TaskId, Timestamp};
 use crate::core::limits;
 use crate::core::task::Status;
@@ -411,20 +410,6 @@ async fn next(watch: &mut Option<Watching>) -> Result<Events, Error> {
             Some(events) => events,
             None => std::future::pending().await,
         },
-    }
-}
-
-/// The event that ended a task, from the task.
-fn end_of(task: TaskView) -> Event {
-    Event {
-        id: task.id,
-        status: task.status,
-        attempt: task.attempts,
-        timestamp: task.timestamp_completed.unwrap_or(task.timestamp_created),
-        result: task.result,
-        reason: task.reason,
-        error: if task.status == Status::Completed { String::new() } else { task.error },
-        worker: task.worker.into(),
     }
 }
 
