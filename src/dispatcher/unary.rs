@@ -92,7 +92,8 @@ impl Calls {
                 () = &mut changed, if !leaving => {
                     leaving = true;
                     self.tell(Report { draining: true, ..Report::default() }).await?;
-                    // Once this is answered no more tasks are under way.
+                    // Once this is answered no more tasks are under way, but for those that wait
+                    // for their commit: these go back with the session.
                     self.handle.ask(|reply| Message::End { reply }).await?;
                 }
                 () = std::future::ready(()), if leaving && open.is_empty() => {
