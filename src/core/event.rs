@@ -175,7 +175,7 @@ pub struct LeaseNote {
 pub struct KeyedBatch {
     /// The key, as the client chose it.
     pub key: Bytes,
-    /// SHA-256 of the batch.
+    /// What tells the batch from others under this key.
     pub digest: [u8; 32],
     /// The id of its first task; the others follow by ones.
     pub first: TaskId,

@@ -77,22 +77,27 @@ fn an_unknown_type_is_refused_once_all_workers_are_known_and_put_off_before() {
 }
 
 #[test]
-fn a_keys_digest_tells_other_tasks_and_groups_but_not_scopes_waits_and_other_keys() {
-    let digest = |change: fn(&mut v1::SubmitRequest)| {
+fn a_keys_digest_tells_other_tasks_groups_and_scopes_but_not_waits_and_other_keys() {
+    let digest = |scope, change: fn(&mut v1::SubmitRequest)| {
         let mut request = request(vec![task("hash", b"a")]);
         request.key = "key".into();
+        request.set_key_scope(scope);
         change(&mut request);
         let types = types();
         let admission = Admission { types: &types, complete: true, max_payload: 100 };
         admission.parse(request).unwrap().key.unwrap().digest
     };
-    let plain = digest(|_| {});
-    assert_eq!(plain, digest(|r| r.set_key_scope(v1::KeyScope::Caller)));
-    assert_eq!(plain, digest(|r| r.wait_ms = 1_000));
-    assert_eq!(plain, digest(|r| r.answered_keys = vec!["other".into()]));
-    assert_ne!(plain, digest(|r| r.group = 1));
-    assert_ne!(plain, digest(|r| r.tasks[0].payload = "b".into()));
-    assert_ne!(plain, digest(|r| r.r#type = "hash".into()));
+    for scope in [v1::KeyScope::Call, v1::KeyScope::Caller] {
+        let plain = digest(scope, |_| {});
+        assert_eq!(plain, digest(scope, |r| r.wait_ms = 1_000));
+        assert_eq!(plain, digest(scope, |r| r.answered_keys = vec!["other".into()]));
+        assert_ne!(plain, digest(scope, |r| r.group = 1));
+        assert_ne!(plain, digest(scope, |r| r.tasks[0].payload = "b".into()));
+        assert_ne!(plain, digest(scope, |r| r.r#type = "hash".into()));
+    }
+    let calls = digest(v1::KeyScope::Call, |_| {});
+    assert_eq!(calls, digest(v1::KeyScope::Unspecified, |_| {}));
+    assert_ne!(calls, digest(v1::KeyScope::Caller, |_| {}));
 }
 
 #[test]
