@@ -19,6 +19,7 @@ mod demo;
 mod exit;
 mod flags;
 mod health;
+mod heap;
 mod output;
 mod payload;
 mod roles;
@@ -116,6 +117,7 @@ impl Cli {
 
     /// Does what was asked, to its end.
     pub fn run(self) -> Result<Exit, Failure> {
+        heap::keep_what_is_freed();
         let runtime = runtime(self.command.needs_one_thread())?;
         let done = runtime.block_on(async {
             let signals = Signals::listen()?;
