@@ -112,6 +112,9 @@ async fn who_waits_for_an_end_is_told_the_same_story_as_who_comes_later() {
     let later = grid.client.get(&[id], options).await.unwrap().remove(0).into_task().unwrap();
     assert_eq!((waited.status, waited.story.len()), (Status::Completed, 1));
     assert_eq!(waited, later);
+    let brief = grid.client.get(&[id], GetOptions::default()).await.unwrap().remove(0);
+    let run = brief.into_task().unwrap().run;
+    assert_eq!((run, later.run), (Some(later.story[0].run), run), "and how long it ran");
     grid.stop().await;
 }
 

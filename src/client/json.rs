@@ -60,8 +60,8 @@ pub struct Timings {
     pub timestamp_run_at: u64,
     /// From its acceptance to its end; null until then.
     pub total_ms: Option<u64>,
-    /// How long the handler of its last attempt ran; null where the story was not
-    /// asked for or is empty.
+    /// How long the handler of its last attempt that ended ran, by the worker's clock;
+    /// null where no worker told of that.
     pub run_us: Option<u64>,
 }
 
@@ -161,7 +161,7 @@ fn timings(task: &TaskView) -> Timings {
     Timings {
         timestamp_run_at: task.timestamp_run_at.0,
         total_ms: task.timestamp_completed.map(|at| millis(at.since(task.timestamp_created))),
-        run_us: task.story.iter().rfind(|line| line.attempt > 0).map(|line| micros(line.run)),
+        run_us: task.run.map(micros),
     }
 }
 

@@ -140,6 +140,9 @@ pub struct TaskView {
     pub worker: String,
     /// The group it was submitted under; 0 for none.
     pub group: u64,
+    /// How long the handler of its last attempt that ended ran, by the worker's clock;
+    /// `None` where no worker told of that.
+    pub run: Option<Duration>,
     /// Its attempts, oldest first, where they were asked for.
     pub story: Vec<AttemptView>,
 }
@@ -233,6 +236,7 @@ impl TryFrom<v1::Task> for TaskView {
             reason,
             worker: message.worker,
             group: message.group,
+            run: (message.run_us > 0).then(|| Duration::from_micros(message.run_us)),
             story: story?,
         })
     }

@@ -123,6 +123,7 @@ impl Reader<'_> {
         let story = self.story(last.as_ref(), self.wanted.story)?;
         let told = story.iter().map(|line| line.attempt).max().unwrap_or(0);
         task.attempts = task.attempts.max(told);
+        task.run_us = story.iter().rfind(|line| line.attempt > 0).map_or(0, |line| line.run_us);
         if self.wanted.story {
             task.story = story;
             task.story.extend(running.as_ref().map(under_way));
