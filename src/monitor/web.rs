@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -72,8 +73,12 @@ struct Wait {
 async fn task(
     State(web): State<Web>,
     Path(id): Path<String>,
-    Query(Wait { wait }): Query<Wait>,
+    query: Result<Query<Wait>, QueryRejection>,
 ) -> Response {
+    let Query(Wait { wait }) = match query {
+        Ok(query) => query,
+        Err(refused) => return complain(refused.status(), &refused.body_text()),
+    };
     let Ok(id) = id.parse() else {
         let problem = format!("{id:?} is no id of a task: ids are whole numbers");
         return complain(StatusCode::BAD_REQUEST, &problem);

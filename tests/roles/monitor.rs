@@ -76,6 +76,7 @@ fn a_task_is_read_by_its_id_and_waited_for() {
         ("/tasks/999999999", 404, "there is no task 999999999"),
         ("/tasks/one", 400, "no id of a task"),
         ("/tasks/1?wait=long", 400, "no duration"),
+        ("/tasks/1?wait=1s&wait=2s", 400, r#"{"error":"Failed to deserialize query"#),
         ("/assets/../stats", 404, ""),
         ("/nothing", 404, ""),
     ] {
