@@ -13,7 +13,7 @@ use crate::client::{self, Client};
 use crate::dispatcher::{self, Dispatcher, Storage};
 use crate::monitor::{self, Monitor};
 use crate::nameservice::{self, Nameservice};
-use crate::rpc::Listen;
+use crate::rpc::{Listen, Network};
 use crate::shutdown::Shutdown;
 use crate::worker::{self, Worker, builtin};
 
@@ -34,6 +34,8 @@ pub struct Config {
     pub usual_ports: bool,
     /// How long open work may take once shutdown has begun. 10 s.
     pub drain_timeout: Duration,
+    /// On which network the roles listen and dial.
+    pub network: Network,
 }
 
 /// A grid could not start, or a part of it stopped by itself.
@@ -96,11 +98,12 @@ impl Grid {
     pub async fn bind(config: Config) -> Result<Self, Error> {
         let listen =
             |port| Listen { port: if config.usual_ports { port } else { 0 }, ..Listen::default() };
-        let drain_timeout = config.drain_timeout;
+        let (drain_timeout, network) = (config.drain_timeout, config.network);
         let nameservice = Nameservice::bind(nameservice::Config {
             listen: listen(nameservice::Config::default().listen.port),
             ttl: TTL,
             drain_timeout,
+            network: network.clone(),
             ..nameservice::Config::default()
         })?;
         let nameservices = vec![nameservice.addr().to_string()];
@@ -109,6 +112,7 @@ impl Grid {
             nameservices: nameservices.clone(),
             storage: config.storage,
             drain_timeout,
+            network: network.clone(),
             ..dispatcher::Config::default()
         })
         .await?;
@@ -119,6 +123,7 @@ impl Grid {
                 nameservices: nameservices.clone(),
                 id: Some(format!("{name}-1")),
                 drain_timeout,
+                network: network.clone(),
                 ..worker::Config::default()
             };
             let worker = builtin::register(Worker::builder(), name)?.bind(config).await?;
@@ -131,6 +136,7 @@ impl Grid {
             nameservices,
             dispatcher: dispatcher.addr().to_string(),
             drain_timeout,
+            network,
             ..usual
         })?;
         Ok(Self { nameservice, dispatcher, workers, monitor })

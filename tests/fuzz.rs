@@ -17,6 +17,7 @@ use bytes::Bytes;
 use taskgrid::client::Client;
 use taskgrid::dispatcher::Storage;
 use taskgrid::grid::{self, Addresses, Grid};
+use taskgrid::rpc::Network;
 use taskgrid::shutdown::Shutdown;
 
 #[path = "fuzz/calls.rs"]
@@ -109,7 +110,8 @@ impl Running {
     async fn start() -> Self {
         count_panics();
         let drain_timeout = Duration::from_secs(5);
-        let config = grid::Config { storage: Storage::Memory, usual_ports: false, drain_timeout };
+        let (storage, network) = (Storage::Memory, Network::System);
+        let config = grid::Config { storage, usual_ports: false, drain_timeout, network };
         let grid = Grid::bind(config).await.unwrap();
         let addresses = grid.addr();
         let shutdown = Shutdown::new();

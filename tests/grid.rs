@@ -10,6 +10,7 @@ use taskgrid::client::{Client, Error, Found, GetOptions, ListOptions, SubmitOpti
 use taskgrid::core::task::Status;
 use taskgrid::dispatcher::Storage;
 use taskgrid::grid::{self, Grid};
+use taskgrid::rpc::Network;
 use taskgrid::shutdown::Shutdown;
 use taskgrid::store::Durability;
 use tokio::task::JoinHandle;
@@ -190,7 +191,8 @@ struct Running {
 impl Running {
     async fn start(storage: Storage) -> Self {
         let drain_timeout = Duration::from_secs(5);
-        let config = grid::Config { storage, usual_ports: false, drain_timeout };
+        let network = Network::System;
+        let config = grid::Config { storage, usual_ports: false, drain_timeout, network };
         let grid = Grid::bind(config).await.unwrap();
         let client = Client::connect(&grid.addr().dispatcher.to_string()).unwrap();
         let shutdown = Shutdown::new();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::client::Task;
+use crate::rpc::Network;
 use crate::telemetry;
 
 /// How to log.
@@ -66,6 +67,29 @@ pub(super) struct DataDir {
         default_value = DATA_DIR
     )]
     pub(super) path: PathBuf,
+}
+
+/// How peers on this machine are reached.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct NetworkFlags {
+    /// Reach what is on this machine over TCP too, not over a Unix socket beside the port
+    #[arg(long, env = "TASKGRID_TCP_ONLY", value_parser = yes_or_no, global = true)]
+    tcp_only: bool,
+}
+
+impl NetworkFlags {
+    pub(super) fn network(self) -> Network {
+        if self.tcp_only { Network::Tcp } else { Network::System }
+    }
+}
+
+/// Whether a switch is on, as an environment says it: what is no answer must not turn it on.
+pub(super) fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "t" | "yes" | "y" | "on" => Ok(true),
+        "" | "0" | "false" | "f" | "no" | "n" | "off" => Ok(false),
+        _ => Err("say true or false".to_owned()),
+    }
 }
 
 /// What to ask for beside type and payload.

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::demo;
 use super::exit::{Exit, Failure};
-use super::flags::{DATA_DIR, DataDir};
+use super::flags::{DATA_DIR, DataDir, NetworkFlags, yes_or_no};
 use super::output;
 use crate::client::Client;
 use crate::core::limits;
@@ -16,7 +16,7 @@ use crate::dispatcher::{self, Storage};
 use crate::grid::{self, Grid};
 use crate::monitor;
 use crate::nameservice;
-use crate::rpc::{Listen, Network};
+use crate::rpc::Listen;
 use crate::shutdown::Shutdown;
 use crate::store;
 use crate::worker::{self, builtin};
@@ -234,6 +234,8 @@ struct Shared {
     /// How long open work may take once the role was told to stop
     #[arg(long, env = "TASKGRID_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "10s")]
     drain_timeout: humantime::Duration,
+    #[command(flatten)]
+    network: NetworkFlags,
 }
 
 #[derive(Debug, Args)]
@@ -268,9 +270,12 @@ impl Up {
         };
         let storage = Storage::directory(&path, Durability::Sync.into());
         let drain_timeout = self.shared.drain_timeout.into();
-        let grid = Grid::bind(grid::Config { storage, usual_ports: true, drain_timeout }).await?;
+        let network = self.shared.network.network();
+        let config =
+            grid::Config { storage, usual_ports: true, drain_timeout, network: network.clone() };
+        let grid = Grid::bind(config).await?;
         let addresses = grid.addr();
-        let client = Client::connect(&addresses.dispatcher.to_string())?;
+        let client = Client::connect_on(&network, &addresses.dispatcher.to_string())?;
         let running = tokio::spawn(grid.run(shutdown.clone()));
         let shown = async {
             grid::ready(&client).await?;
@@ -321,7 +326,7 @@ impl Nameservice {
             listen: self.shared.listen(self.host, self.port),
             ttl: self.ttl.into(),
             drain_timeout: self.shared.drain_timeout.into(),
-            network: Network::System,
+            network: self.shared.network.network(),
         })?;
         role.run(shutdown).await?;
         Ok(Exit::Done)
@@ -348,7 +353,7 @@ impl Dispatcher {
             max_queued: self.max_queued,
             max_queued_bytes: self.max_queued_bytes.as_u64(),
             drain_timeout: self.shared.drain_timeout.into(),
-            network: Network::System,
+            network: self.shared.network.network(),
         });
         // It is large.
         Box::pin(role.await?.run(shutdown)).await?;
@@ -372,6 +377,7 @@ impl Worker {
             slots: self.slots,
             id: self.id,
             drain_timeout: self.shared.drain_timeout.into(),
+            network: self.shared.network.network(),
             ..worker::Config::default()
         });
         role.await?.run(shutdown).await?;
@@ -389,6 +395,7 @@ impl Monitor {
             nameservices: self.nameservices.urls,
             dispatcher: self.dispatcher,
             drain_timeout: self.shared.drain_timeout.into(),
+            network: self.shared.network.network(),
         })?;
         role.run(shutdown).await?;
         Ok(Exit::Done)
@@ -443,15 +450,6 @@ fn cache_size(text: &str) -> Result<ByteSize, String> {
         Ok(size)
     } else {
         Err("the store needs 1 MiB or more".to_owned())
-    }
-}
-
-/// Whether a switch is on, as an environment says it: what is no answer must not turn it on.
-pub(super) fn yes_or_no(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "1" | "true" | "t" | "yes" | "y" | "on" => Ok(true),
-        "" | "0" | "false" | "f" | "no" | "n" | "off" => Ok(false),
-        _ => Err("say true or false".to_owned()),
     }
 }
 

@@ -65,13 +65,13 @@ fn an_empty_key_is_no_key_and_refused() {
 #[test]
 fn no_answer_turns_a_switch_on() {
     for on in ["1", "true", "Yes", "ON"] {
-        assert_eq!(super::roles::yes_or_no(on), Ok(true), "{on}");
+        assert_eq!(super::flags::yes_or_no(on), Ok(true), "{on}");
     }
     for off in ["", "0", "false", "No", "OFF"] {
-        assert_eq!(super::roles::yes_or_no(off), Ok(false), "{off:?}");
+        assert_eq!(super::flags::yes_or_no(off), Ok(false), "{off:?}");
     }
     for neither in ["disabled", "never", "2", " true"] {
-        assert!(super::roles::yes_or_no(neither).is_err(), "{neither:?}");
+        assert!(super::flags::yes_or_no(neither).is_err(), "{neither:?}");
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Config {
     pub dispatcher: String,
     /// How long open calls may take to end once shutdown has begun. 10 s.
     pub drain_timeout: Duration,
+    /// On which network it listens and dials; HTTP is served over TCP.
+    pub network: Network,
 }
 
 impl Default for Config {
@@ -68,6 +70,7 @@ impl Default for Config {
             nameservices: vec!["http://127.0.0.1:50051".to_owned()],
             dispatcher: "http://127.0.0.1:50052".to_owned(),
             drain_timeout: Duration::from_secs(10),
+            network: Network::System,
         }
     }
 }
@@ -99,10 +102,11 @@ pub struct Monitor {
 impl Monitor {
     /// Binds both ports. Must be called within a tokio runtime.
     pub fn bind(config: Config) -> Result<Self, Error> {
-        let listener = rpc::bind(&config.listen)?;
+        let network = &config.network;
+        let listener = network.bind(&config.listen)?;
         let http = rpc::bind(&config.http)?;
-        let client = Client::connect(&config.dispatcher)?.with_patience(PATIENCE);
-        let directory = Directory::new(&Network::System, &config.nameservices, Clock::start())?;
+        let client = Client::connect_on(network, &config.dispatcher)?.with_patience(PATIENCE);
+        let directory = Directory::new(network, &config.nameservices, Clock::start())?;
         Ok(Self { listener, http, client, directory, config })
     }
 
@@ -124,7 +128,7 @@ impl Monitor {
         // The parts end with the role, whichever of them ends first.
         let parts = shutdown.child();
         let clock = Clock::start();
-        let dispatcher = rpc::channel(&config.dispatcher)?;
+        let dispatcher = config.network.channel(&config.dispatcher)?;
         let (collector, handle) =
             Collector::new(clock, &directory, config.dispatcher.clone(), dispatcher);
         let collecting = tokio::spawn(collector.run(parts.clone()));

@@ -14,6 +14,7 @@ mod channel;
 mod gate;
 mod gather;
 mod incoming;
+mod local;
 mod network;
 mod nudge;
 mod serve;
@@ -63,6 +64,14 @@ impl Listener {
         Self { socket, addr, health: Health::new() }
     }
 
+    /// With a socket for peers on this machine beside the port.
+    fn with_local(mut self) -> Self {
+        if let Socket::System { local, .. } = &mut self.socket {
+            *local = local::bind(self.addr);
+        }
+        self
+    }
+
     /// Where it listens, with the real port.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
@@ -82,7 +91,7 @@ impl Listener {
     }
 }
 
-/// Binds a port of the system's network. A host name is resolved here, which may block
+/// Binds a TCP port, and nothing beside it. A host name is resolved here, which may block
 /// for as long as the system's resolver takes; the first of its addresses that can be
 /// bound is taken.
 pub fn bind(listen: &Listen) -> Result<Listener, Error> {
@@ -174,10 +183,10 @@ pub enum Error {
 }
 
 fn bind_to(address: SocketAddr) -> io::Result<Listener> {
-    let socket = TcpListener::bind(address)?;
-    socket.set_nonblocking(true)?;
-    let addr = socket.local_addr()?;
-    Ok(Listener::new(addr, Socket::System(socket)))
+    let tcp = TcpListener::bind(address)?;
+    tcp.set_nonblocking(true)?;
+    let addr = tcp.local_addr()?;
+    Ok(Listener::new(addr, Socket::System { tcp, local: None }))
 }
 
 /// An IPv6 address may be written in brackets, as in a URL.

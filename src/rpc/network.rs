@@ -5,6 +5,7 @@
 //! server's and the channel's, whatever the network.
 
 use std::fmt;
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -13,21 +14,24 @@ use std::task::{Context, Poll};
 
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
+use rustix::process::geteuid;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tonic::codegen::{BoxFuture, Service, StdError, http::Uri};
 use tonic::transport::Endpoint;
 
 use super::gather::Gathered;
 use super::nudge::Nudged;
-use super::{Channel, Error, Listen, Listener, channel};
+use super::{Channel, Error, Listen, Listener, channel, local};
 
 /// Where ports are bound and peers dialled. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub enum Network {
-    /// The system's own: TCP.
+    /// The system's own: TCP, and a Unix socket beside it for peers on one machine.
     #[default]
     System,
+    /// TCP alone.
+    Tcp,
     /// Another. What binds and dials on it does so without blocking.
     Other(Arc<dyn Transport>),
 }
@@ -67,7 +71,11 @@ impl Network {
     /// # Errors
     /// When it cannot be bound.
     pub fn bind(&self, listen: &Listen) -> Result<Listener, Error> {
-        let Self::Other(transport) = self else { return super::bind(listen) };
+        let transport = match self {
+            Self::System => return Ok(super::bind(listen)?.with_local()),
+            Self::Tcp => return super::bind(listen),
+            Self::Other(transport) => transport,
+        };
         let Listen { host, port, .. } = listen;
         let acceptor = transport
             .bind(listen)
@@ -93,7 +101,8 @@ impl Network {
 
     fn connect_lazily(&self, endpoint: &Endpoint) -> Channel {
         let dialler = match self {
-            Self::System => Dialler::system(endpoint),
+            Self::System => Dialler::System { tcp: tcp(endpoint), tries_local: true },
+            Self::Tcp => Dialler::System { tcp: tcp(endpoint), tries_local: false },
             Self::Other(transport) => Dialler::Other(Arc::clone(transport)),
         };
         Nudged::new(endpoint.connect_with_connector_lazy(dialler))
@@ -102,16 +111,16 @@ impl Network {
     /// Whether binding a port may block its thread: names are resolved.
     #[must_use]
     pub fn blocks(&self) -> bool {
-        matches!(self, Self::System)
+        !matches!(self, Self::Other(_))
     }
 }
 
 impl PartialEq for Network {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::System, Self::System) => true,
+            (Self::System, Self::System) | (Self::Tcp, Self::Tcp) => true,
             (Self::Other(this), Self::Other(other)) => Arc::ptr_eq(this, other),
-            (Self::System, Self::Other(_)) | (Self::Other(_), Self::System) => false,
+            (Self::System | Self::Tcp | Self::Other(_), _) => false,
         }
     }
 }
@@ -121,13 +130,13 @@ impl Eq for Network {}
 /// A bound port.
 #[derive(Debug)]
 pub(super) enum Socket {
-    System(std::net::TcpListener),
+    System { tcp: std::net::TcpListener, local: Option<std::os::unix::net::UnixListener> },
     Other(Box<dyn Acceptor>),
 }
 
 /// A port that is served.
 pub(crate) enum Port {
-    System(TcpListener),
+    System { tcp: TcpListener, local: Option<UnixListener> },
     Other(Box<dyn Acceptor>),
 }
 
@@ -135,14 +144,28 @@ impl Port {
     /// Asks the system to keep so many peers until they are accepted.
     pub(super) fn listen(&self, backlog: i32) -> io::Result<()> {
         match self {
-            Self::System(listener) => Ok(rustix::net::listen(listener, backlog)?),
+            Self::System { tcp, local } => {
+                rustix::net::listen(tcp, backlog)?;
+                Ok(local.as_ref().map_or(Ok(()), |local| rustix::net::listen(local, backlog))?)
+            }
             Self::Other(_) => Ok(()),
         }
     }
 
     pub(super) async fn accept(&self) -> io::Result<Stream> {
         match self {
-            Self::System(listener) => listener.accept().await.map(|(tcp, _)| Stream::System(tcp)),
+            Self::System { tcp, local } => {
+                let near = async {
+                    match local {
+                        Some(local) => local.accept().await,
+                        None => pending().await,
+                    }
+                };
+                tokio::select! {
+                    accepted = tcp.accept() => accepted.map(|(tcp, _)| Stream::Tcp(tcp)),
+                    accepted = near => accepted.map(|(local, _)| Stream::Local(local)),
+                }
+            }
             Self::Other(acceptor) => acceptor.accept().await.map(Stream::Other),
         }
     }
@@ -153,16 +176,20 @@ impl TryFrom<Socket> for Port {
 
     fn try_from(socket: Socket) -> io::Result<Self> {
         Ok(match socket {
-            Socket::System(socket) => Self::System(TcpListener::from_std(socket)?),
+            Socket::System { tcp, local } => Self::System {
+                tcp: TcpListener::from_std(tcp)?,
+                local: local.map(UnixListener::from_std).transpose()?,
+            },
             Socket::Other(acceptor) => Self::Other(acceptor),
         })
     }
 }
 
-/// A connection. That of the system is called directly: all bytes pass here.
+/// A connection. Those of the system are called directly: all bytes pass here.
 #[derive(Debug)]
 pub(crate) enum Stream {
-    System(TcpStream),
+    Tcp(TcpStream),
+    Local(UnixStream),
     Other(Box<dyn Wire>),
 }
 
@@ -170,16 +197,16 @@ impl Stream {
     /// Small messages go out at once.
     pub(crate) fn set_nodelay(&self) -> io::Result<()> {
         match self {
-            Self::System(tcp) => tcp.set_nodelay(true),
-            Self::Other(_) => Ok(()),
+            Self::Tcp(tcp) => tcp.set_nodelay(true),
+            Self::Local(_) | Self::Other(_) => Ok(()),
         }
     }
 
     /// A peer that takes nothing of what it was sent for so many milliseconds is gone.
     pub(crate) fn set_user_timeout(&self, millis: u32) -> io::Result<()> {
         match self {
-            Self::System(tcp) => Ok(rustix::net::sockopt::set_tcp_user_timeout(tcp, millis)?),
-            Self::Other(_) => Ok(()),
+            Self::Tcp(tcp) => Ok(rustix::net::sockopt::set_tcp_user_timeout(tcp, millis)?),
+            Self::Local(_) | Self::Other(_) => Ok(()),
         }
     }
 }
@@ -191,7 +218,8 @@ impl AsyncRead for Stream {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::System(tcp) => Pin::new(tcp).poll_read(cx, into),
+            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, into),
+            Self::Local(local) => Pin::new(local).poll_read(cx, into),
             Self::Other(wire) => Pin::new(wire).poll_read(cx, into),
         }
     }
@@ -204,7 +232,8 @@ impl AsyncWrite for Stream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::System(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Local(local) => Pin::new(local).poll_write(cx, bytes),
             Self::Other(wire) => Pin::new(wire).poll_write(cx, bytes),
         }
     }
@@ -215,28 +244,32 @@ impl AsyncWrite for Stream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::System(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
+            Self::Local(local) => Pin::new(local).poll_write_vectored(cx, slices),
             Self::Other(wire) => Pin::new(wire).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::System(tcp) => tcp.is_write_vectored(),
+            Self::Tcp(tcp) => tcp.is_write_vectored(),
+            Self::Local(local) => local.is_write_vectored(),
             Self::Other(wire) => wire.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::System(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Local(local) => Pin::new(local).poll_flush(cx),
             Self::Other(wire) => Pin::new(wire).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::System(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Local(local) => Pin::new(local).poll_shutdown(cx),
             Self::Other(wire) => Pin::new(wire).poll_shutdown(cx),
         }
     }
@@ -245,22 +278,20 @@ impl AsyncWrite for Stream {
 /// Dials for channels.
 #[derive(Debug, Clone)]
 enum Dialler {
-    System(HttpConnector),
+    System { tcp: HttpConnector, tries_local: bool },
     Other(Arc<dyn Transport>),
 }
 
-impl Dialler {
-    /// As tonic dials by itself.
-    fn system(endpoint: &Endpoint) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(endpoint.get_tcp_nodelay());
-        tcp.set_connect_timeout(endpoint.get_connect_timeout());
-        tcp.set_keepalive(endpoint.get_tcp_keepalive());
-        tcp.set_keepalive_interval(endpoint.get_tcp_keepalive_interval());
-        tcp.set_keepalive_retries(endpoint.get_tcp_keepalive_retries());
-        Self::System(tcp)
-    }
+/// As tonic dials by itself.
+fn tcp(endpoint: &Endpoint) -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(endpoint.get_tcp_nodelay());
+    tcp.set_connect_timeout(endpoint.get_connect_timeout());
+    tcp.set_keepalive(endpoint.get_tcp_keepalive());
+    tcp.set_keepalive_interval(endpoint.get_tcp_keepalive_interval());
+    tcp.set_keepalive_retries(endpoint.get_tcp_keepalive_retries());
+    tcp
 }
 
 impl Service<Uri> for Dialler {
@@ -270,24 +301,34 @@ impl Service<Uri> for Dialler {
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StdError>> {
         match self {
-            Self::System(tcp) => tcp.poll_ready(cx).map_err(Into::into),
+            Self::System { tcp, .. } => tcp.poll_ready(cx).map_err(Into::into),
             Self::Other(_) => Poll::Ready(Ok(())),
         }
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
+        // A channel is made only for what has both.
+        let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or_default());
         let stream: BoxFuture<Stream, StdError> = match self {
-            Self::System(tcp) => {
-                let connecting = tcp.call(uri);
-                Box::pin(async { Ok(Stream::System(connecting.await?.into_inner())) })
+            Self::System { tcp, tries_local } => {
+                let (mut tcp, tries_local) = (tcp.clone(), *tries_local);
+                let host = super::bare(host).to_owned();
+                Box::pin(async move {
+                    if tries_local && let Some(local) = local::connect(&host, port, geteuid()).await
+                    {
+                        return Ok(Stream::Local(local));
+                    }
+                    Ok(Stream::Tcp(tcp.call(uri).await?.into_inner()))
+                })
             }
             Self::Other(transport) => {
-                // A channel is made only for what has both.
-                let host = super::bare(uri.host().unwrap_or_default());
-                let connecting = transport.connect(host, uri.port_u16().unwrap_or_default());
+                let connecting = transport.connect(super::bare(host), port);
                 Box::pin(async { Ok(Stream::Other(connecting.await?)) })
             }
         };
         Box::pin(async { Ok(TokioIo::new(Gathered::new(stream.await?))) })
     }
 }
+
+#[cfg(test)]
+mod tests;

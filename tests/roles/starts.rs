@@ -81,3 +81,32 @@ fn a_task_of_a_known_type_waits_for_a_worker() {
         assert_eq!(grid.json(&["status", &id])["attempts"], 1);
     }
 }
+
+/// The sockets that have the name of the one beside this port: that of its role, and one for
+/// each peer that came in there.
+fn beside(port: SocketAddr) -> usize {
+    let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+    let name = format!("@taskgrid/{port}");
+    sockets.lines().filter(|socket| socket.ends_with(&name)).count()
+}
+
+#[test]
+fn roles_on_one_machine_meet_beside_their_ports() {
+    let grid = Grid::with_workers(&["upper"]);
+    grid.call(&["send", "upper", "near"]).prints("NEAR\n");
+    let worker = grid.workers[0].addr();
+    for port in [grid.nameservice_addr, grid.dispatcher_addr, worker] {
+        assert!(beside(port) > 0, "nobody listens beside {port}");
+    }
+    assert!(beside(worker) > 1, "the dispatcher came in by the port");
+    grid.call(&["--tcp-only", "send", "upper", "port"]).prints("PORT\n");
+}
+
+#[test]
+fn who_is_told_to_meets_at_the_port_alone() {
+    let mut grid = Grid::start(&["--tcp-only"]);
+    grid.worker("upper", &["--tcp-only"]);
+    grid.wait_for_workers("upper", 1);
+    grid.call(&["send", "upper", "far"]).prints("FAR\n");
+    assert_eq!((beside(grid.dispatcher_addr), beside(grid.workers[0].addr())), (0, 0));
+}

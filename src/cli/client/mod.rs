@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::exit::{Exit, Failure, complain};
+use super::flags::NetworkFlags;
 use super::output::{self, Format};
 use crate::client::json::TaskJson;
 use crate::client::{Client, Event, Found, GetOptions, TaskView};
@@ -60,6 +61,8 @@ pub(super) struct ClientFlags {
     /// [default: 10s; 60s for submit; test never gives up]
     #[arg(long, env = "TASKGRID_PATIENCE", value_name = "DURATION", global = true)]
     patience: Option<humantime::Duration>,
+    #[command(flatten)]
+    network: NetworkFlags,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -92,7 +95,8 @@ impl ClientFlags {
             (None, Verb::Submit(_)) => submit::PATIENCE,
             (None, _) => PATIENCE,
         };
-        let client = Client::connect(&self.dispatcher)?.with_patience(patience);
+        let network = self.network.network();
+        let client = Client::connect_on(&network, &self.dispatcher)?.with_patience(patience);
         let format = self.output;
         match self.verb {
             Verb::Send(send) => send.run(&client, format).await,
@@ -105,7 +109,7 @@ impl ClientFlags {
             Verb::Cancel(cancel) => cancel.run(&client, format).await,
             Verb::Retry(retry) => retry.run(&client, format).await,
             Verb::Watch(watch) => watch.run(&client, format).await,
-            Verb::Bench(bench) => bench.run(&client, format, patience).await,
+            Verb::Bench(bench) => bench.run(&client, network, format, patience).await,
             Verb::Test(test) => test.run(&client, format, shutdown).await,
         }
     }

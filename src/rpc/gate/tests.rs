@@ -22,7 +22,8 @@ impl World {
     async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let gate = Gate::new(Port::System(listener), 100, For::Calls, CancellationToken::new());
+        let port = Port::System { tcp: listener, local: None };
+        let gate = Gate::new(port, 100, For::Calls, CancellationToken::new());
         Self { gate, addr, peers: Vec::new() }
     }
 

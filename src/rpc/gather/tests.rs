@@ -26,7 +26,7 @@ impl Transport for Counting {
     fn connect(&self, host: &str, port: u16) -> Connecting<'static> {
         let (peer, writes) = ((host.to_owned(), port), Arc::clone(&self.writes));
         Box::pin(async move {
-            let stream = Stream::System(TcpStream::connect(peer).await?);
+            let stream = Stream::Tcp(TcpStream::connect(peer).await?);
             let counted: Box<dyn Wire> = Box::new(Counted { stream, writes });
             Ok(counted)
         })

@@ -1,5 +1,5 @@
-//! A grid whose every link can be harmed: each peer of the dispatcher is behind a door, and all
-//! ends of a link have addresses of their own.
+//! A grid whose every link can be harmed: each peer of the dispatcher is behind a door, all
+//! ends of a link have addresses of their own, and nobody meets beside a port.
 //!
 //! ```text
 //!  clients ─▶ 127.9.0.1 ─ door ─▶ dispatcher ─▶ 127.9.n.1 ─ door ─▶ 127.9.n.2, worker n
@@ -69,7 +69,8 @@ impl Place {
     /// A nameservice with this TTL, a dispatcher, and so many workers with so many slots.
     pub(super) fn start(ttl: &str, flags: &[&str], workers: u8, slots: u32) -> Self {
         let nameservice = nameservice(ttl);
-        let site = Site::start_around(at(DISPATCHER, 3, NAMESERVICE_PORT), flags);
+        let flags = [flags, &["--tcp-only"]].concat();
+        let site = Site::start_around(at(DISPATCHER, 3, NAMESERVICE_PORT), &flags);
         let proxies = Proxies::start();
         let clients = proxies.open(at(0, 1, PORT), site.grid.dispatcher_addr);
         let clients = clients.expect("a network of one's own has free ports");
@@ -218,8 +219,9 @@ pub(super) fn connected(load: &Load) -> usize {
 /// On all addresses: each peer has one of its own for it.
 fn nameservice(ttl: &str) -> Process {
     let port = NAMESERVICE_PORT.to_string();
-    let flags = ["nameservice", "--host", "0.0.0.0", "--insecure", "--port", &port, "--ttl", ttl];
-    let nameservice = Process::spawn(taskgrid(&flags), b"");
+    let mut command = taskgrid(&["nameservice", "--host", "0.0.0.0", "--insecure", "--tcp-only"]);
+    command.args(["--port", &port, "--ttl", ttl]);
+    let nameservice = Process::spawn(command, b"");
     nameservice.addr();
     nameservice
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use taskgrid::client::Client;
-use taskgrid::rpc;
+use taskgrid::rpc::{self, Network};
 use taskgrid::shutdown::Shutdown;
 use taskgrid::wire::v1::dispatcher_client::DispatcherClient;
 use taskgrid::wire::v1::name_service_client::NameServiceClient;
@@ -183,20 +183,18 @@ async fn call_on(whom: Whom, books: &Books) {
 }
 
 impl Caller {
+    /// One that comes by the port, as from another machine and as the crowd does.
     fn new(whom: Whom, patience: Duration) -> Result<Self, String> {
+        let channel = |addr: SocketAddr| {
+            Network::Tcp.channel(&addr.to_string()).map_err(|bad| bad.to_string())
+        };
         Ok(match whom {
             Whom::Dispatcher(addr) => {
-                let client = Client::connect(&addr.to_string()).map_err(|bad| bad.to_string())?;
-                Self::Tasks(client.with_patience(patience))
+                let client = Client::connect_on(&Network::Tcp, &addr.to_string());
+                Self::Tasks(client.map_err(|bad| bad.to_string())?.with_patience(patience))
             }
-            Whom::Unkeyed(addr) => {
-                let channel = rpc::channel(&addr.to_string()).map_err(|bad| bad.to_string())?;
-                Self::Unkeyed(DispatcherClient::new(channel))
-            }
-            Whom::Nameservice(addr) => {
-                let channel = rpc::channel(&addr.to_string()).map_err(|bad| bad.to_string())?;
-                Self::Names(NameServiceClient::new(channel))
-            }
+            Whom::Unkeyed(addr) => Self::Unkeyed(DispatcherClient::new(channel(addr)?)),
+            Whom::Nameservice(addr) => Self::Names(NameServiceClient::new(channel(addr)?)),
             Whom::Monitor(addr) => Self::Http(addr, None),
         })
     }

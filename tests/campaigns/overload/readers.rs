@@ -14,7 +14,7 @@ use hyper::body::Frame;
 use prost::Message as _;
 use taskgrid::client::{Client, SubmitOptions, Task};
 use taskgrid::core::id::TaskId;
-use taskgrid::rpc;
+use taskgrid::rpc::Network;
 use taskgrid::wire::v1;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -162,7 +162,7 @@ fn messages(run: &Run, place: &Place) -> Report {
     hoard(place, &mut report, |_| {
         let url = url.clone();
         async move {
-            let Ok(channel) = rpc::channel(&url) else { return };
+            let Ok(channel) = Network::Tcp.channel(&url) else { return };
             let piece = Bytes::from(vec![0; 1 << 20]);
             let calls = (0..calls).map(|_| {
                 let (mut channel, piece) = (channel.clone(), piece.clone());

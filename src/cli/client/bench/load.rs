@@ -23,6 +23,7 @@ use super::spawn::Grid;
 use crate::client::{
     Client, Error, Events, Found, Receipt, Run, SubmitOptions, Task, Watch, Watching,
 };
+use crate::rpc::Network;
 
 /// With nothing heard for so long, the tasks that have not ended are lost.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -52,12 +53,19 @@ pub(super) struct Plan {
     pub(super) rate: Option<NonZeroU64>,
     /// How long the dispatcher may be away.
     pub(super) patience: Duration,
+    /// How it is reached.
+    pub(super) network: Network,
 }
 
 impl Plan {
     /// Whether results can be checked.
     pub(super) fn has_known_results(&self) -> bool {
         self.type_name == HASH
+    }
+
+    /// A client of the dispatcher, with a connection of its own.
+    fn client(&self, url: &str) -> Result<Client, Error> {
+        Ok(Client::connect_on(&self.network, url)?.with_patience(self.patience))
     }
 }
 
@@ -95,8 +103,7 @@ pub(super) struct Load {
 impl Load {
     /// Prepares everything; the first batch is sent when it is waited for.
     pub(super) async fn start(plan: Plan, url: &str) -> Result<Self, Failure> {
-        let client = || Ok(Client::connect(url)?.with_patience(plan.patience));
-        let clients = (0..plan.connections).map(|_| client());
+        let clients = (0..plan.connections).map(|_| plan.client(url));
         let clients: Vec<Client> = clients.collect::<Result<_, Error>>()?;
         let group = rand::random::<u64>().max(1);
         let Some(first) = clients.first() else {
@@ -250,7 +257,7 @@ pub(super) async fn schedule(plan: &Plan, url: &str) -> Result<(), Failure> {
     const BATCH: u16 = 5_000;
     const IN_FLIGHT: usize = 16;
     const TOMORROW: Duration = Duration::from_secs(24 * 3_600);
-    let client = Client::connect(url)?.with_patience(plan.patience);
+    let client = plan.client(url)?;
     let (payloads, options) = (Payloads::new(SIZE, rand::random()), SubmitOptions::default());
     let starts = (0..plan.scheduled).step_by(BATCH.into());
     let submits = starts.map(async |first| {

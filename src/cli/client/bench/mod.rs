@@ -14,7 +14,7 @@ use super::super::output::Format;
 use super::super::roles::Durability;
 use crate::client::Client;
 use crate::core::limits;
-use crate::rpc;
+use crate::rpc::{self, Network};
 
 mod ledger;
 mod load;
@@ -142,10 +142,11 @@ impl Bench {
     pub(super) async fn run(
         self,
         client: &Client,
+        network: Network,
         format: Format,
         patience: Duration,
     ) -> Result<Exit, Failure> {
-        let plan = self.plan(patience);
+        let plan = self.plan(network, patience);
         self.check(&plan)?;
         let report = if self.spawn {
             let config = spawn::Config {
@@ -153,6 +154,7 @@ impl Bench {
                 durability: self.durability,
                 workers: self.workers,
                 slots: self.slots,
+                network: plan.network.clone(),
             };
             let mut grid = Grid::start(config).await?;
             load::schedule(&plan, &grid.dispatcher()).await?;
@@ -194,7 +196,7 @@ impl Bench {
         Err(Failure::new(Exit::WrongInput, problem).hint(hint))
     }
 
-    fn plan(&self, patience: Duration) -> Plan {
+    fn plan(&self, network: Network, patience: Duration) -> Plan {
         let usual = if self.latency { ONE_BY_ONE } else { BULK };
         let tasks = self.backlog.or(self.tasks).unwrap_or(usual);
         let (batch, fast, open) = match (self.latency, self.rate) {
@@ -218,6 +220,7 @@ impl Bench {
             waits: self.latency && self.rate.is_none(),
             rate: self.rate,
             patience,
+            network,
         }
     }
 }
@@ -275,7 +278,7 @@ mod tests {
             ("--latency --rate 10 --size 1048576", 1, 64),
         ] {
             let bench = bench(arguments);
-            let plan = bench.plan(Duration::ZERO);
+            let plan = bench.plan(Network::System, Duration::ZERO);
             assert_eq!((plan.batch, plan.in_flight), (batch, in_flight), "{arguments}");
             assert!(bench.check(&plan).is_ok(), "{arguments}");
         }
@@ -289,13 +292,16 @@ mod tests {
             ("--size 67108864 --batch 3", "--batch 1 "),
         ] {
             let bench = bench(arguments);
-            let failure = bench.check(&bench.plan(Duration::ZERO)).unwrap_err();
+            let failure = bench.check(&bench.plan(Network::System, Duration::ZERO)).unwrap_err();
             assert_eq!(failure.exit, Exit::WrongInput);
             assert!(failure.hint.unwrap().contains(hint), "{arguments}");
         }
         for arguments in ["--size 1048576 --batch 17", "--size 1048576 --batch 137 --tasks 9"] {
             let bench = bench(arguments);
-            assert!(bench.check(&bench.plan(Duration::ZERO)).is_ok(), "{arguments}");
+            assert!(
+                bench.check(&bench.plan(Network::System, Duration::ZERO)).is_ok(),
+                "{arguments}"
+            );
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::super::super::exit::{Exit, Failure};
 use super::super::super::roles::Durability;
 use crate::client::Client;
+use crate::rpc::Network;
 
 /// Longer than a role takes to listen, or to be found by another.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,6 +31,7 @@ pub(super) struct Config {
     pub(super) durability: Durability,
     pub(super) workers: u16,
     pub(super) slots: Option<u32>,
+    pub(super) network: Network,
 }
 
 /// The processes. Whoever needs others ends first, the directory last.
@@ -51,10 +53,10 @@ impl Grid {
     /// Starts all of them; the dispatcher has a session with each worker.
     pub(super) async fn start(config: Config) -> Result<Self, Failure> {
         let directory = TempDir::new()?;
-        let nameservice = Role::start(&["nameservice"]).await?;
+        let nameservice = Role::start(&["nameservice"], &config.network).await?;
         let (names, data) = (nameservice.addr.to_string(), directory.path().display().to_string());
         let durability = config.durability.as_str();
-        let dispatcher = Role::start(&[
+        let arguments = [
             "dispatcher",
             "--nameservice",
             &names,
@@ -62,9 +64,9 @@ impl Grid {
             &data,
             "--durability",
             durability,
-        ])
-        .await?;
-        let client = Client::connect(&dispatcher.addr.to_string())?;
+        ];
+        let dispatcher = Role::start(&arguments, &config.network).await?;
+        let client = Client::connect_on(&config.network, &dispatcher.addr.to_string())?;
         let workers = Vec::new();
         let mut grid =
             Self { config, workers, dispatcher, nameservice, client, _directory: directory };
@@ -106,7 +108,7 @@ impl Grid {
             arguments.extend(["--slots", slots]);
         }
         for _ in 0..self.config.workers {
-            self.workers.push(Role::start(&arguments).await?);
+            self.workers.push(Role::start(&arguments, &self.config.network).await?);
         }
         self.until_served_by(self.config.workers).await
     }
@@ -131,10 +133,13 @@ impl Grid {
 
 impl Role {
     /// Starts a role on a free port, and waits until it listens.
-    async fn start(arguments: &[&str]) -> Result<Self, Failure> {
+    async fn start(arguments: &[&str], network: &Network) -> Result<Self, Failure> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--log-format", "text", "--log-level", "info"]).args(arguments);
         command.args(["--port", "0"]).env_clear();
+        if *network == Network::Tcp {
+            command.arg("--tcp-only");
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let (sender, told) = oneshot::channel();
