@@ -18,6 +18,8 @@ const SINGLE: u64 = 5_000;
 pub(crate) enum System {
     /// A power cut.
     TaskGrid,
+    /// A power cut. Its processes meet as the others' do, at ports.
+    TaskGridTcp,
     /// The end of its processes.
     TaskGridOs,
     /// A power cut.
@@ -50,8 +52,9 @@ pub(crate) struct Figures {
 }
 
 impl System {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::TaskGrid,
+        Self::TaskGridTcp,
         Self::TaskGridOs,
         Self::BeanstalkdSynced,
         Self::Beanstalkd,
@@ -62,7 +65,7 @@ impl System {
     /// What a task survives once it is acknowledged.
     pub(crate) fn survives(self) -> &'static str {
         match self {
-            Self::TaskGrid | Self::BeanstalkdSynced => "a power cut",
+            Self::TaskGrid | Self::TaskGridTcp | Self::BeanstalkdSynced => "a power cut",
             Self::TaskGridOs => "a killed process",
             Self::Beanstalkd | Self::Gearmand | Self::GearmandUsual => "nothing",
         }
@@ -71,7 +74,7 @@ impl System {
     /// Its server, if it is another system's.
     pub(crate) fn server(self) -> Option<Kind> {
         match self {
-            Self::TaskGrid | Self::TaskGridOs => None,
+            Self::TaskGrid | Self::TaskGridTcp | Self::TaskGridOs => None,
             Self::BeanstalkdSynced => Some(Kind::BeanstalkdSynced),
             Self::Beanstalkd => Some(Kind::Beanstalkd),
             Self::Gearmand | Self::GearmandUsual => Some(Kind::Gearmand),
@@ -101,8 +104,12 @@ impl System {
     }
 
     fn measure_own(self, bulk: u64, single: u64) -> Result<Figures, Failure> {
-        let durability = if self == Self::TaskGrid { "sync" } else { "os" };
-        let arguments = format!("--durability {durability} --size {SIZE}");
+        let own = match self {
+            Self::TaskGridOs => "--durability os",
+            Self::TaskGridTcp => "--tcp-only",
+            _ => "",
+        };
+        let arguments = format!("{own} --size {SIZE}");
         let many = bench(&format!("{arguments} --tasks {bulk}"))?;
         let one_by_one = bench(&format!("{arguments} --tasks {single} --latency"))?;
         Ok(Figures {
@@ -115,7 +122,7 @@ impl System {
     /// Tasks that keep it busy for ten seconds or so on a small machine.
     fn bulk(self) -> u64 {
         match self {
-            Self::TaskGrid | Self::TaskGridOs => 2_000_000,
+            Self::TaskGrid | Self::TaskGridTcp | Self::TaskGridOs => 2_000_000,
             Self::BeanstalkdSynced => 15_000,
             Self::Beanstalkd => 200_000,
             Self::Gearmand => 4_000_000,
@@ -128,6 +135,7 @@ impl fmt::Display for System {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TaskGrid => "TaskGrid",
+            Self::TaskGridTcp => "TaskGrid, --tcp-only",
             Self::TaskGridOs => "TaskGrid, --durability os",
             Self::BeanstalkdSynced => "beanstalkd -f0",
             Self::Beanstalkd => "beanstalkd in memory",
