@@ -23,12 +23,14 @@ pub(super) struct Packer {
     last: u64,
     length: usize,
     blobs: Vec<Bytes>,
+    /// A piece in the making. The engine would zero a place for it twice.
+    record: Vec<u8>,
 }
 
 impl Packer {
     /// For this table.
     pub(super) fn new(table: Table) -> Self {
-        Self { table, first: 0, last: 0, length: 0, blobs: Vec::new() }
+        Self { table, first: 0, last: 0, length: 0, blobs: Vec::new(), record: Vec::new() }
     }
 
     /// Adds the bytes of a row; says where they are.
@@ -58,19 +60,18 @@ impl Packer {
         let mut rest = Bytes::new();
         for (number, part) in pack::parts(whole) {
             let key = (self.first, number);
-            slot.put_with(key, pack::record_length(part.len()), |record| {
-                pack::write(self.table, key, self.last, record, |mut place| {
-                    while !place.is_empty() {
-                        if rest.is_empty() {
-                            rest = blobs.next().expect("the pack is as long as its parts");
-                        }
-                        let bytes = rest.split_to(rest.len().min(place.len()));
-                        let (head, tail) = place.split_at_mut(bytes.len());
-                        head.copy_from_slice(&bytes);
-                        place = tail;
+            pack::write(self.table, key, self.last, &mut self.record, |record| {
+                let mut missing = part.len();
+                while missing > 0 {
+                    if rest.is_empty() {
+                        rest = blobs.next().expect("the pack is as long as its parts");
                     }
-                });
-            })?;
+                    let bytes = rest.split_to(rest.len().min(missing));
+                    record.extend_from_slice(&bytes);
+                    missing -= bytes.len();
+                }
+            });
+            slot.put(key, &self.record)?;
         }
         drop(blobs);
         self.length = 0;

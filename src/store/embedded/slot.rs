@@ -44,16 +44,4 @@ impl<'t, K: Key + 'static> Slot<'t, K> {
     pub(super) fn remove<'k>(&mut self, key: impl Borrow<K::SelfType<'k>>) -> Result<bool, Error> {
         Ok(self.get()?.remove(key).map_err(engine)?.is_some())
     }
-
-    /// Puts a record of this length in its place, which `fill` writes there.
-    pub(super) fn put_with<'k>(
-        &mut self,
-        key: impl Borrow<K::SelfType<'k>>,
-        length: usize,
-        fill: impl FnOnce(&mut [u8]),
-    ) -> Result<(), Error> {
-        let mut place = self.get()?.insert_reserve(key, length).map_err(engine)?;
-        fill(place.as_mut());
-        Ok(())
-    }
 }

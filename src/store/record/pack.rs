@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use super::{CRC_BYTES, Span, Table, VERSION, checked, checksum, damaged};
+use super::{CRC_BYTES, Span, Table, VERSION, checked, damaged, seal};
 use crate::store::Error;
 
 /// Bytes of a pack in each of its pieces but the last. Durable: it finds a byte's piece. So
@@ -35,25 +35,19 @@ pub(in crate::store) struct Piece<'a> {
     pub(in crate::store) bytes: &'a [u8],
 }
 
-/// How long the record of a piece with so many bytes is.
-pub(in crate::store) fn record_length(bytes: usize) -> usize {
-    FRAME_BYTES + bytes
-}
-
-/// Writes the record of a piece: `fill` is given the place of its bytes.
+/// Makes the record of a piece, in place of what `record` holds: `fill` appends its bytes.
 pub(in crate::store) fn write(
     table: Table,
     key: (u64, u32),
     last: u64,
-    record: &mut [u8],
-    fill: impl FnOnce(&mut [u8]),
+    record: &mut Vec<u8>,
+    fill: impl FnOnce(&mut Vec<u8>),
 ) {
-    let sealed = record.len() - CRC_BYTES;
-    record[0] = VERSION;
-    record[1..=LAST_BYTES].copy_from_slice(&last.to_le_bytes());
-    fill(&mut record[1 + LAST_BYTES..sealed]);
-    let crc = checksum(table, key.into(), &record[..sealed]);
-    record[sealed..].copy_from_slice(&crc.to_le_bytes());
+    record.clear();
+    record.push(VERSION);
+    record.extend_from_slice(&last.to_le_bytes());
+    fill(record);
+    seal(table, key.into(), record);
 }
 
 /// Reads a piece back.
