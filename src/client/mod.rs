@@ -162,7 +162,8 @@ pub struct Page {
 
 impl Client {
     /// A client of the dispatcher at `url` (`http://host:port`, or `host:port`).
-    /// Connects with the first call, and again by itself whenever it must. Call it
+    /// Connects with the first call, and again by itself whenever it must: to a port of
+    /// this machine's loopback by the socket beside it, see [`Network::System`]. Call it
     /// within a Tokio runtime.
     ///
     /// # Errors

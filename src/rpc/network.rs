@@ -27,7 +27,8 @@ use super::{Channel, Error, Listen, Listener, channel, local};
 /// Where ports are bound and peers dialled. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub enum Network {
-    /// The system's own: TCP, and a Unix socket beside it for peers on one machine.
+    /// The system's own: TCP, and for peers of one user on one machine a Unix socket
+    /// beside the port, where there is one.
     #[default]
     System,
     /// TCP alone.

@@ -95,9 +95,8 @@ fn roles_on_one_machine_meet_beside_their_ports() {
     let grid = Grid::with_workers(&["upper"]);
     grid.call(&["send", "upper", "near"]).prints("NEAR\n");
     let worker = grid.workers[0].addr();
-    for port in [grid.nameservice_addr, grid.dispatcher_addr, worker] {
-        assert!(beside(port) > 0, "nobody listens beside {port}");
-    }
+    assert!(beside(grid.dispatcher_addr) > 0, "it listens at its port alone");
+    assert!(beside(grid.nameservice_addr) > 2, "the dispatcher or the worker came in by the port");
     assert!(beside(worker) > 1, "the dispatcher came in by the port");
     grid.call(&["--tcp-only", "send", "upper", "port"]).prints("PORT\n");
 }
