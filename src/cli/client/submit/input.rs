@@ -215,12 +215,12 @@ fn parse(line: &[u8], options: &Options) -> Result<Option<Task>, String> {
         return Ok((!line.is_empty()).then(|| options.task.apply(task())));
     }
     let text = std::str::from_utf8(line).map_err(|_| "not UTF-8".to_owned())?;
-    if text.trim().is_empty() {
+    if text.trim_ascii().is_empty() {
         return Ok(None);
     }
     // Some editors begin a file with a mark of its byte order.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if !text.trim_start().starts_with('{') {
+    if !text.trim_ascii_start().starts_with('{') {
         return Err(r#"not a JSON object like {"type": "sum", "payload": [1,2,3]}"#.to_owned());
     }
     let line: Line<'_> = serde_json::from_str(text).map_err(|error| problem_of(&error))?;

@@ -101,6 +101,14 @@ fn with_a_type_each_line_is_a_payload() {
     assert_eq!(batch.lines, [1, 3, 4]);
 }
 
+#[test]
+fn a_line_of_odd_spaces_is_told_of() {
+    let batch = only_batch(" \t\r\n\u{b}\n\u{a0}\n\x0c\n\u{2028}\n", Options::default());
+    assert_eq!(batch.tasks, []);
+    let told: Vec<_> = batch.bad.iter().map(|bad| bad.line).collect();
+    assert_eq!(told, [2, 3, 5]);
+}
+
 // Keys.
 
 #[test]
