@@ -7,12 +7,12 @@
 //! asks the same for each. One commit is one sync: of a transaction of the engine, or, where
 //! it is small, of a journal from which the database takes many of them at once.
 //!
-//! The directory holds `taskgrid.redb`, `JOURNAL`, `LOCK` and `RESERVE`, which is space for the
-//! day when the disk is full. The lock says who has the
-//! directory, and inside it whether the last one to have it closed the store in
-//! good order: if not, what the page cache holds of the files is dropped before
-//! anything is read, because after a failed sync it may differ from the disk, and what
-//! was synced must be there.
+//! The directory holds `taskgrid.redb`, `JOURNAL`, `LOCK`, `SYNCED` and `RESERVE`, which is space
+//! for the day when the disk is full. The lock says who has the directory, and inside it whether
+//! the last one to have it closed the store in good order. If not, what the page cache holds of
+//! the files is dropped before anything is read, because after a failed sync it may differ from
+//! the disk, and what was synced must be there: the journal, and of the database what `SYNCED`
+//! does not vouch for.
 //!
 //! What this module does not do: it tries no failed sync again, and repairs no damage.
 
@@ -28,6 +28,7 @@ mod reserve;
 mod rows;
 mod slot;
 mod sums;
+mod synced;
 mod tables;
 mod tail;
 mod verify;
@@ -48,6 +49,7 @@ use self::backend::{Backend, Medium};
 use self::directory::Directory;
 use self::journal::Journal;
 use self::reader::Reader;
+use self::synced::Synced;
 use self::tables::engine;
 use self::tail::Tail;
 pub use self::verify::{Report, TableReport, verify};
@@ -149,7 +151,7 @@ impl Embedded {
         cache_bytes: usize,
     ) -> Result<Self, Error> {
         let directory = Directory::take(dir)?;
-        let medium = Arc::new(Medium::new(durability));
+        let medium = Arc::new(Medium::new(durability, Synced::open(&directory)?));
         let is_new = !directory.has(FILE)?;
         if is_new {
             not_lost(&directory)?;
@@ -389,21 +391,24 @@ fn load(
     let path = directory.join(FILE);
     let file = directory.open_file(FILE)?;
     let unreadable = |source| Error::Unusable { path: path.clone(), source };
-    if file.metadata().map_err(unreadable)?.len() == 0 {
+    let length = file.metadata().map_err(unreadable)?.len();
+    if length == 0 {
         return Err(not_sound(&path, "it is empty"));
     }
     if past != Past::Closed {
-        tracing::info!(path = %path.display(), "dropping cached pages of the store before it is read");
-        backend::distrust_the_page_cache(&file).map_err(|source| Error::Failed {
+        tail.distrust_the_page_cache()?;
+        let doubts = medium.on_disk.doubts(length).map_err(unreadable)?;
+        let bytes: u64 = doubts.iter().map(|range| range.end - range.start).sum();
+        tracing::info!(path = %path.display(), bytes, "dropping cached pages that may not be on the disk");
+        backend::distrust_the_page_cache(&file, &doubts).map_err(|source| Error::Failed {
             what: format!("cannot sync {} before reading it: {source}", path.display()),
         })?;
-        tail.distrust_the_page_cache()?;
     }
+    medium.on_disk.note_all(length);
     // The engine may panic over bytes that it did not write. Nothing is shared
     // with it that outlives the panic, and a damaged file is to be refused.
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        // What was not closed is read whole, and from the disk.
-        let _ahead = (past == Past::Crashed).then(|| ReadAhead::begin(&file));
+        let _ahead = (past != Past::Full).then(|| ReadAhead::begin(&file));
         let database = if past == Past::Full {
             // Slower, and without the close, for whose notes there may be no space.
             open(builder(cache_bytes).set_check_integrity_on_open(true), file, medium, &path)?

@@ -124,7 +124,7 @@ const START: [Point; 6] = [
     point("start_writing", WRITE, Effect::Killed, (1, 8)),
     point("start_before_sync", SYNC, Effect::Killed, (1, 8)),
     point("start_after_sync", SYNC, HELD, (1, 8)),
-    point("start_before_drop_of_pages", (Some(DATABASE), "fadvise64"), Effect::Killed, (1, 1)),
+    point("start_before_drop_of_pages", (Some(JOURNAL), "fadvise64"), Effect::Killed, (1, 1)),
 ];
 
 /// Hits each point, and has the histories checked.

@@ -5,6 +5,8 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +15,7 @@ use redb::StorageBackend;
 
 use super::Durability;
 use super::sums::Sums;
+use super::synced::Synced;
 
 /// What the files of a store share: how durable they are, and how they fare.
 #[derive(Debug)]
@@ -26,19 +29,22 @@ pub(super) struct Medium {
     failed: AtomicBool,
     /// What the blocks of the database's file must be.
     pub(super) sums: Sums,
+    /// Which parts of that file are on the disk.
+    pub(super) on_disk: Synced,
     #[cfg(test)]
     pub(super) faults: super::tests::Faults,
 }
 
 impl Medium {
     /// Of files that nothing has happened to.
-    pub(super) fn new(durability: Durability) -> Self {
+    pub(super) fn new(durability: Durability, on_disk: Synced) -> Self {
         Self {
             durability,
             forced: AtomicBool::new(false),
             full: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             sums: Sums::default(),
+            on_disk,
             #[cfg(test)]
             faults: super::tests::Faults::default(),
         }
@@ -142,10 +148,14 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.medium.sync(&self.file)
+        if !self.medium.syncs() {
+            return Ok(());
+        }
+        self.medium.on_disk.through(|| self.medium.sync(&self.file))
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.medium.written(self.medium.on_disk.begin_write(offset, bytes))?;
         self.medium.sums.begin_write(offset, bytes);
         self.medium.write(&self.file, bytes, offset)?;
         self.medium.sums.written(offset, bytes);
@@ -153,14 +163,24 @@ impl StorageBackend for Backend {
     }
 }
 
-/// Makes the next reads come from the disk.
+/// Makes the next reads of these ranges come from the disk.
 ///
 /// After a failed sync the kernel may show pages that never reached the disk as
 /// if they had. What it still means to write is written first, so that a mere
 /// crash of the process loses nothing.
-pub(super) fn distrust_the_page_cache(file: &File) -> io::Result<()> {
+pub(super) fn distrust_the_page_cache(file: &File, ranges: &[Range<u64>]) -> io::Result<()> {
     file.sync_data()?;
     #[cfg(target_os = "linux")]
-    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;
+    for range in ranges {
+        // No length would mean "to the end".
+        let Some(length) = NonZeroU64::new(range.end.saturating_sub(range.start)) else { continue };
+        rustix::fs::fadvise(file, range.start, Some(length), rustix::fs::Advice::DontNeed)?;
+    }
     Ok(())
+}
+
+/// As [`distrust_the_page_cache`], for a whole file.
+pub(super) fn distrust_all_of_the_page_cache(file: &File) -> io::Result<()> {
+    let all = 0..file.metadata()?.len();
+    distrust_the_page_cache(file, std::slice::from_ref(&all))
 }

@@ -145,6 +145,13 @@ impl Directory {
         self.open_with(OpenOptions::new().read(true).write(true), name)
     }
 
+    /// A file, made if it is not there.
+    pub(super) fn open_or_create_file(&self, name: &str) -> Result<File, Error> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+        self.open_with(&options, name)
+    }
+
     /// Gives a file another name, durably.
     pub(super) fn rename(&self, from: &Path, name: &str) -> Result<(), Error> {
         let to = self.join(name);

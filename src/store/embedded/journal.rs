@@ -100,9 +100,9 @@ impl Journal {
         }
     }
 
-    /// Has the next read look at the disk, see [`backend::distrust_the_page_cache`].
+    /// Has the next read look at the disk, see [`backend::distrust_all_of_the_page_cache`].
     pub(super) fn distrust_the_page_cache(&self) -> Result<(), Error> {
-        let done = self.file.as_ref().map_or(Ok(()), backend::distrust_the_page_cache);
+        let done = self.file.as_ref().map_or(Ok(()), backend::distrust_all_of_the_page_cache);
         done.map_err(|error| Error::Failed {
             what: format!("cannot sync the journal before reading it: {error}"),
         })
@@ -187,6 +187,7 @@ mod tests {
     use super::*;
     use crate::store::conformance::samples::{group, submitted};
     use crate::store::embedded::Durability;
+    use crate::store::embedded::synced::Synced;
 
     const STAMP: Stamp = Stamp { nonce: 7, number: 1 };
 
@@ -194,7 +195,7 @@ mod tests {
     fn without_space_there_is_no_journal_and_everything_is_for_the_database() {
         let dir = TempDir::new().unwrap();
         let directory = Directory::take(dir.path()).unwrap();
-        let medium = Arc::new(Medium::new(Durability::Os));
+        let medium = Arc::new(Medium::new(Durability::Os, Synced::open(&directory).unwrap()));
         medium.faults.fill_up(true);
         let mut journal = Journal::open(&directory, &medium).unwrap();
         let small = group([submitted(1, b"")]);
@@ -212,8 +213,11 @@ mod tests {
     fn what_is_too_large_or_finds_no_room_is_for_the_database() {
         let dir = TempDir::new().unwrap();
         let directory = Directory::take(dir.path()).unwrap();
-        let mut journal =
-            Journal::open(&directory, &Arc::new(Medium::new(Durability::Os))).unwrap();
+        let mut journal = Journal::open(
+            &directory,
+            &Arc::new(Medium::new(Durability::Os, Synced::open(&directory).unwrap())),
+        )
+        .unwrap();
         let of_bytes = |bytes| group([submitted(1, &vec![1; bytes])]);
         assert!(!journal.append(STAMP, &of_bytes(SMALL_BYTES)).unwrap());
         let many = group((1..10_000).map(|id| submitted(id, b"")));

@@ -86,7 +86,7 @@ pub fn verify(dir: &Path) -> Result<Report, Error> {
     let path = directory.join(FILE);
     let unreadable = |source| Error::Unusable { path: path.clone(), source };
     // Of interest is what the disk holds, not what memory holds of it.
-    backend::distrust_the_page_cache(&file).map_err(unreadable)?;
+    backend::distrust_all_of_the_page_cache(&file).map_err(unreadable)?;
     let mut report = Report {
         file_bytes: file.metadata().map_err(unreadable)?.len(),
         file: path.clone(),
@@ -168,7 +168,7 @@ fn recover(directory: &Directory, database: &Database) -> Result<(), Error> {
     let (waiting, last) = if directory.has(journal::FILE)? {
         let file = directory.read_file(journal::FILE)?;
         let unreadable = |source| Error::Unusable { path: directory.join(journal::FILE), source };
-        backend::distrust_the_page_cache(&file).map_err(unreadable)?;
+        backend::distrust_all_of_the_page_cache(&file).map_err(unreadable)?;
         journal::read(&file, held)?
     } else {
         (Group::default(), held.number)

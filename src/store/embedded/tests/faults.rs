@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tempfile::TempDir;
 
+use super::super::directory::Directory;
+use super::super::synced::Synced;
 use super::super::{Durability, Embedded, FILE};
 use super::filled;
 use crate::core::id::TaskId;
@@ -143,6 +145,40 @@ fn a_failed_sync_is_never_tried_again() {
         let unknown = usize::from(store.tasks(&[TaskId(1_000)]).unwrap()[0].is_some());
         assert_eq!(dump(&store).kept_tasks(), kept + unknown);
     }
+}
+
+#[test]
+fn what_a_failed_sync_was_to_write_is_in_doubt_until_the_next_start_and_nothing_else() {
+    let dir = TempDir::new().unwrap();
+    let doubts = || {
+        let directory = Directory::look_into(dir.path()).unwrap();
+        let length = dir.path().join(FILE).metadata().unwrap().len();
+        let doubts = Synced::open(&directory).unwrap().doubts(length).unwrap();
+        (doubts.iter().map(|range| range.end - range.start).sum::<u64>(), length)
+    };
+    let store = filled(dir.path(), Durability::Sync);
+    store.append(&group([submitted(1_000, &vec![1; 32 << 20])])).unwrap();
+    drop(store);
+    assert_eq!(doubts().0, 0, "it was closed in good order");
+    let store = Embedded::open(dir.path(), Durability::Sync).unwrap();
+    store.medium.faults.fail_syncs(true);
+    assert!(store.append(&group([submitted(1_001, &vec![1; 70_000])])).is_err());
+    store.medium.faults.fail_syncs(false);
+    drop(store);
+    let (bytes, length) = doubts();
+    assert!(bytes > 0 && bytes < length, "{bytes} of {length} bytes");
+    drop(Embedded::open(dir.path(), Durability::Sync).unwrap());
+    assert_eq!(doubts().0, 0);
+}
+
+#[test]
+fn without_syncs_what_was_written_stays_in_doubt() {
+    let dir = TempDir::new().unwrap();
+    let store = filled(dir.path(), Durability::Os);
+    store.append(&group([submitted(1_000, &vec![1; 1 << 20])])).unwrap();
+    let length = dir.path().join(FILE).metadata().unwrap().len();
+    assert_ne!(store.medium.on_disk.doubts(length).unwrap(), []);
+    drop(store);
 }
 
 #[test]
