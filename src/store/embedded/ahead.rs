@@ -3,6 +3,8 @@
 //! The engine looks at one page after another, and waits for each that is not in memory.
 //! Other cores have nothing to do meanwhile, and a disk gives more to who asks for more.
 //!
+//! What is in memory already is left alone.
+//!
 //! What this module does not do: it looks at nothing that it reads.
 
 use std::fs::File;
@@ -74,10 +76,24 @@ fn read(file: &File, left: &Left) {
     let mut sink = vec![0; usize::try_from(CHUNK).expect("it fits")];
     while let Some(place) = left.take() {
         // What cannot be read is told by the engine, once it needs it.
-        if file.read_at(&mut sink, place).is_err() {
+        if !is_in_memory(file, place) && file.read_at(&mut sink, place).is_err() {
             left.give_up();
         }
     }
+}
+
+/// Whether a read of the byte there would not wait for the disk, as far as the system tells.
+/// Files come and go in pieces, so that the rest of its chunk is mostly there, too.
+#[cfg(target_os = "linux")]
+fn is_in_memory(file: &File, place: u64) -> bool {
+    let mut byte = [0];
+    let into = &mut [io::IoSliceMut::new(&mut byte)];
+    rustix::io::preadv2(file, into, place, rustix::io::ReadWriteFlags::NOWAIT) == Ok(1)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_in_memory(_: &File, _: u64) -> bool {
+    false
 }
 
 /// What is yet to be read: the bytes before this one. The engine goes about from the
@@ -113,6 +129,15 @@ mod tests {
             let taken: Vec<u64> = std::iter::from_fn(|| left.take()).collect();
             assert_eq!(taken, chunks, "{len} bytes");
         }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_was_just_written_is_in_memory_and_nothing_is_behind_the_end() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&[1; 10], 0).unwrap();
+        assert!(is_in_memory(&file, 9));
+        assert!(!is_in_memory(&file, 10));
     }
 
     #[test]
