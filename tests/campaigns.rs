@@ -115,7 +115,7 @@ static ALL: [Campaign; 14] = [
     },
     Campaign {
         name: "disks",
-        about: "the dispatcher's syncs fail and are slow, and its disk is full",
+        about: "the dispatcher's syncs fail and are slow, and its disk fails and is full",
         run: disks::run,
     },
     Campaign {

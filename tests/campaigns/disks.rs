@@ -1,9 +1,12 @@
 //! `disks`: what a bad disk does to a dispatcher under load. Its syncs fail, one of them in
-//! each boot; its syncs are slow, all of them; its disk is full, and has space again.
+//! each boot; it does not take what is written, and the system shows it all the same; its
+//! syncs are slow, all of them; it is full, and has space again.
 //!
-//! A sync that fails here leaves the bytes in the page cache, where the next start would
+//! A sync that fails by order leaves the bytes in the page cache, where the next start would
 //! find them. So the power is cut after each: what was acknowledged although its sync had
-//! failed would be gone, and the history would tell.
+//! failed would be gone, and the history would tell. After one that fails because the disk
+//! does, the next start has to find out by itself what not to believe; that it did is seen
+//! once memory has forgotten everything.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +18,7 @@ use super::load::Load;
 use super::mount::{self, Mount};
 use super::plan::Plan;
 use super::process::PATIENCE;
-use super::site::{Site, progress};
+use super::site::{Site, drain, progress};
 use super::strace::{self, Effect};
 use super::waits::within;
 use super::work::{Deed, Work};
@@ -30,6 +33,11 @@ const SLOW: u32 = 150;
 /// Bytes of the disk that is filled, and what is added for the tasks of each cycle.
 const SMALL: u64 = 128 << 20;
 const FOR_A_CYCLE: u64 = 16 << 20;
+/// Bytes of the disk below the one that fails, of which its log takes a third, what is added for
+/// each failure, and bytes of a task at most, so that the file grows all the time.
+const BELOW: u64 = 192 << 20;
+const FOR_A_FAILURE: u64 = 10 << 20;
+const GROWS: usize = 8_000;
 /// What a task takes that is running when the disk is filled, in milliseconds.
 const RUNS: u64 = 1_000;
 /// Tasks that are read while the disk is full.
@@ -41,14 +49,18 @@ pub(crate) fn run(run: &Run) -> Ran {
         return Ran::NotRun(strace::WANTED.to_owned());
     }
     let small = SMALL + full_cycles(run) * FOR_A_CYCLE;
-    let mounts = Mount::ext4().and_then(|disk| Ok((disk, Mount::in_memory(small)?)));
-    let (disk, small) = match mounts {
+    let mounts = Mount::ext4().and_then(|disk| {
+        let below = Mount::in_memory(BELOW + failures(run) * FOR_A_FAILURE)?;
+        Ok((disk, Mount::xfs_within(&below)?, below, Mount::in_memory(small)?))
+    });
+    let (disk, failing, below, small) = match mounts {
         Ok(mounts) => mounts,
         Err(error) => return Ran::NotRun(format!("{}: {error}", mount::WANTED)),
     };
     let mut report = Report::default();
     let mut dice = run.dice();
     report.part("sync_errors", sync_errors(run, &disk, &mut dice));
+    report.part("failing_disks", failing_disks(run, &failing, &below, &mut dice));
     report.part("slow_syncs", slow_syncs(run, &mut dice));
     report.part("full_disks", full_disks(run, &small, &mut dice));
     Ran::Done(report)
@@ -104,6 +116,60 @@ fn sync_errors(run: &Run, disk: &Mount, dice: &mut Dice) -> Report {
     drop(load);
     site.check(&mut report, false);
     report
+}
+
+fn failures(run: &Run) -> u64 {
+    run.many(3, 40)
+}
+
+fn failing_disks(run: &Run, disk: &Mount, below: &Mount, dice: &mut Dice) -> Report {
+    let mut report = Report::default();
+    let failures = failures(run);
+    let mut site = Site::start_in(&disk.path().join("data"), &FLAGS);
+    site.add_workers(WORKERS);
+    let mut load = site.load(Plan { padding: GROWS, ..Plan::default() }, dice.roll());
+    let mut met = 0;
+    for turn in 0..failures {
+        if let Err(stuck) = progress(&load, load.ended(), dice.between(50, 600)) {
+            report.complain(stuck);
+            break;
+        }
+        below.fill().expect("it can be filled");
+        let ended = within(PATIENCE, || site.grid.dispatcher.ended());
+        met += u64::from(ended.is_some_and(|status| status.code() == Some(70)));
+        site.kill_dispatcher();
+        below.empty().expect("it can be emptied");
+        let up = start_after_a_failure(&mut site).and_then(|()| progress(&load, load.ended(), 50));
+        if let Err(told) = up {
+            report.complain(format!("failure {turn}: not up again: {told}"));
+            return report;
+        }
+    }
+    drain(&mut load, &mut report);
+    site.kill_dispatcher();
+    disk.mount_again().expect("nobody has it any more");
+    if let Err(told) = start_after_a_failure(&mut site) {
+        report.complain(format!("once memory had forgotten it: not up again: {told}"));
+        return report;
+    }
+    load.read_all();
+    report.figure("failures", failures);
+    report.exactly("failures_met", met, failures);
+    drop(load);
+    site.check(&mut report, false);
+    report
+}
+
+/// Starts the dispatcher, again if the system tells this one of writes of the one before.
+fn start_after_a_failure(site: &mut Site) -> Result<(), String> {
+    site.start_dispatcher();
+    match site.dispatcher_is_up() {
+        Err(told) if told.contains("cannot sync") => {
+            site.start_dispatcher();
+            site.dispatcher_is_up()
+        }
+        done => done,
+    }
 }
 
 fn slow_syncs(run: &Run, dice: &mut Dice) -> Report {

@@ -1,5 +1,6 @@
 //! File systems of the campaigns' own, made for a run and unmounted at its end: an ext4 in
-//! a file, whose power can be cut, and one in memory, which can be filled.
+//! a file, whose power can be cut, one in memory, which can be filled, and an XFS in a file of
+//! that one, whose disk fails while it is full.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -8,12 +9,12 @@ use std::process::{Child, Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// Bytes of the ext4: what two hundred thousand tasks need, and a few times that.
-const EXT4_BYTES: u64 = 512 << 20;
+/// Bytes of one in a file: what two hundred thousand tasks need, and a few times that.
+const BYTES: u64 = 512 << 20;
 
 /// What to tell who has none.
-pub(crate) const WANTED: &str =
-    "to be root and mount file systems, mkfs.ext4 (apt-get install e2fsprogs) and python3";
+pub(crate) const WANTED: &str = "to be root and mount file systems, python3, mkfs.ext4 and mkfs.xfs \
+     (apt-get install e2fsprogs xfsprogs)";
 
 /// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`: neither dirty pages nor the
 /// journal are written, and nothing is from then on. There is no safe call for it in Rust.
@@ -26,24 +27,26 @@ fcntl.ioctl(place, 0x8004587d, how)";
 
 /// A mounted file system.
 pub(crate) struct Mount {
-    /// The place where it is mounted, and the file that it is in.
+    /// The place where it is mounted.
     dir: TempDir,
     kind: Kind,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
-    Ext4,
+    InFile { image: PathBuf },
     Memory { bytes: u64 },
 }
 
 impl Mount {
     /// An ext4 in a file.
     pub(crate) fn ext4() -> io::Result<Self> {
-        let mount = Self::prepare(Kind::Ext4)?;
-        File::create(mount.image())?.set_len(EXT4_BYTES)?;
+        let dir = tempfile::tempdir()?;
+        let image = dir.path().join("image");
+        File::create(&image)?.set_len(BYTES)?;
         let mut make = Command::new("mkfs.ext4");
-        run(make.args(["-q", "-F", "-m", "0", "-E", "lazy_itable_init=0"]).arg(mount.image()))?;
+        run(make.args(["-q", "-F", "-m", "0", "-E", "lazy_itable_init=0"]).arg(&image))?;
+        let mount = Self::prepare(dir, Kind::InFile { image })?;
         mount.mount()?;
         // Whoever cannot cut the power learns it here.
         mount.cut_power()?;
@@ -51,9 +54,22 @@ impl Mount {
         Ok(mount)
     }
 
+    /// An XFS in a file of another file system, which has blocks of that one only for what
+    /// was written. While that one is full, whatever grows cannot be synced, and the system
+    /// says so once. What XFS notes for itself it writes again until it can; an ext4 without a
+    /// journal loses some of it, and with it what was synced long before.
+    pub(crate) fn xfs_within(other: &Self) -> io::Result<Self> {
+        let image = other.path().join("image");
+        File::create(&image)?.set_len(BYTES)?;
+        run(Command::new("mkfs.xfs").args(["-q", "-K"]).arg(&image))?;
+        let mount = Self::prepare(tempfile::tempdir()?, Kind::InFile { image })?;
+        mount.mount()?;
+        Ok(mount)
+    }
+
     /// One of so many bytes in memory.
     pub(crate) fn in_memory(bytes: u64) -> io::Result<Self> {
-        let mount = Self::prepare(Kind::Memory { bytes })?;
+        let mount = Self::prepare(tempfile::tempdir()?, Kind::Memory { bytes })?;
         mount.mount()?;
         Ok(mount)
     }
@@ -82,7 +98,8 @@ impl Mount {
         }
     }
 
-    /// What comes after a cut. Nobody may have a file open.
+    /// What comes after a cut; without one, only what memory holds of it is forgotten.
+    /// Nobody may have a file open.
     pub(crate) fn mount_again(&self) -> io::Result<()> {
         run(Command::new("umount").arg(self.path()))?;
         self.mount()
@@ -109,25 +126,21 @@ impl Mount {
         std::fs::remove_file(self.ballast())
     }
 
-    fn prepare(kind: Kind) -> io::Result<Self> {
-        let mount = Self { dir: tempfile::tempdir()?, kind };
+    fn prepare(dir: TempDir, kind: Kind) -> io::Result<Self> {
+        let mount = Self { dir, kind };
         std::fs::create_dir(mount.path())?;
         Ok(mount)
     }
 
     fn mount(&self) -> io::Result<()> {
         let mut mount = Command::new("mount");
-        match self.kind {
-            Kind::Ext4 => mount.args(["-o", "loop"]).arg(self.image()),
+        match &self.kind {
+            Kind::InFile { image } => mount.args(["-o", "loop"]).arg(image),
             Kind::Memory { bytes } => {
                 mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "campaign"])
             }
         };
         run(mount.arg(self.path()))
-    }
-
-    fn image(&self) -> PathBuf {
-        self.dir.path().join("image")
     }
 
     fn ballast(&self) -> PathBuf {
