@@ -234,8 +234,9 @@ impl From<store::Error> for Failure {
             Error::Unusable { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Self::new(Exit::Refused, &error).hint("free space on that disk and start again")
             }
-            Error::Unusable { .. } => Self::new(Exit::WrongInput, &error)
-                .hint("--data-dir takes a directory that this user can write"),
+            Error::Unusable { .. } => Self::new(Exit::WrongInput, &error).hint(
+                "--data-dir takes a directory that this user can write, with all files in it",
+            ),
             Error::Format { .. } => Self::new(Exit::Conflict, &error)
                 .hint("run the version that wrote it, or take another --data-dir"),
             Error::Full => Self::new(Exit::Refused, &error)

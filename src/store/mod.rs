@@ -277,8 +277,8 @@ pub enum Error {
         /// That process, where the system tells.
         pid: Option<u32>,
     },
-    /// The directory cannot be made or written. Nothing was touched.
-    #[error("cannot use {path} as a data directory: {source}")]
+    /// The directory cannot be made, or a file in it not be opened. Nothing was touched.
+    #[error("cannot use {path} for the store: {source}")]
     Unusable {
         /// The directory, or the file in it.
         path: std::path::PathBuf,

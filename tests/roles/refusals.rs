@@ -136,6 +136,18 @@ fn a_data_directory_in_use_ends_with_8_and_one_that_cannot_be_with_2() {
 }
 
 #[test]
+fn a_file_of_the_store_that_cannot_be_opened_is_named_as_what_it_is() {
+    let dir = tempfile::TempDir::new().unwrap();
+    // Not even root can open a directory to write into it.
+    let notes = dir.path().join("SYNCED");
+    std::fs::create_dir(&notes).unwrap();
+    let data_dir = dir.path().display().to_string();
+    let started = Process::start(&["dispatcher", "--port", "0", "--data-dir", &data_dir]);
+    let told = format!("cannot use {} for the store: ", notes.display());
+    started.answer().is_refused(2, &[&told]);
+}
+
+#[test]
 fn a_worker_of_an_unknown_type_ends_with_2() {
     let started = Process::start(&["worker", "--type", "hsah", "--port", "0"]);
     started.answer().is_refused(2, &["hsah", "hash"]);
