@@ -18,6 +18,7 @@ use tonic::transport::server::Connected;
 use tracing::debug;
 
 use super::ServeLimits;
+use super::frames::Frames;
 use super::gate::{For, Gate, Guest, Place};
 use super::network::{Port, Stream as Wire};
 
@@ -29,6 +30,10 @@ pub(super) struct Connection {
     stream: Wire,
     /// How many bytes of the preface the server behind has seen.
     replayed: usize,
+    /// What comes behind it.
+    frames: Frames,
+    /// Bytes that count as held of a frame that is not whole.
+    held: u64,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     place: Place,
 }
@@ -105,7 +110,7 @@ async fn greet(mut stream: Wire, place: Place) -> io::Result<Connection> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not HTTP/2"));
     }
     let cut = Box::pin(place.guest().cut().clone().cancelled_owned());
-    Ok(Connection { stream, replayed: 0, cut, place })
+    Ok(Connection { stream, replayed: 0, frames: Frames::default(), held: 0, cut, place })
 }
 
 impl Connection {
@@ -115,6 +120,23 @@ impl Connection {
             Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
             Poll::Pending => Ok(()),
         }
+    }
+
+    /// Counts what came as held, as far as it is of a frame that is not whole.
+    fn came(&mut self, bytes: &[u8]) {
+        let held = self.frames.come(bytes);
+        let before = std::mem::replace(&mut self.held, held);
+        if held > before {
+            self.place.guest().holds(held - before);
+        } else if held < before {
+            self.place.guest().lets_go(before - held);
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.place.guest().lets_go(self.held);
     }
 }
 
@@ -132,7 +154,10 @@ impl AsyncRead for Connection {
             self.replayed += some;
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, into)
+        let there = into.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, into);
+        self.came(into.filled().get(there..).unwrap_or_default());
+        polled
     }
 }
 
@@ -207,5 +232,29 @@ mod tests {
         let written = timeout(Duration::from_secs(30), connection.write(&bytes)).await.unwrap();
         assert_eq!(written.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
         assert!(connection.shutdown().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_came_of_a_large_frame_counts_until_it_is_whole() {
+        const LENGTH: usize = 100_000;
+        const CAME: usize = 70_000;
+
+        let listener = bind(&Listen::default()).unwrap();
+        let addr = listener.addr();
+        let limits = ServeLimits::default();
+        let connections = stream(listener.into_port().unwrap(), &limits, CancellationToken::new());
+        let mut connections = pin!(connections);
+        let mut peer = TcpStream::connect(addr).await.unwrap();
+        peer.write_all(PREFACE).await.unwrap();
+        let mut connection = connections.next().await.unwrap().unwrap();
+        let header = u32::try_from(LENGTH << 8).unwrap().to_be_bytes();
+        let frame = [&header[..3], &vec![0; 6 + LENGTH]].concat();
+        let mut read = vec![0; PREFACE.len() + CAME];
+        peer.write_all(&frame[..CAME]).await.unwrap();
+        connection.read_exact(&mut read).await.unwrap();
+        assert_eq!(connection.held, u64::try_from(CAME - (16 << 10)).unwrap());
+        peer.write_all(&frame[CAME..]).await.unwrap();
+        connection.read_exact(&mut read[..frame.len() - CAME]).await.unwrap();
+        assert_eq!(connection.held, 0);
     }
 }

@@ -11,6 +11,7 @@
 
 mod calls;
 mod channel;
+mod frames;
 mod gate;
 mod gather;
 mod incoming;

@@ -17,6 +17,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tracing::{info, warn};
 
+use super::frames::FRAME_BYTES;
 use super::gate::Guest;
 use super::{Error, Listener, incoming};
 use crate::security;
@@ -167,6 +168,7 @@ fn server(limits: &ServeLimits) -> Server {
         .http2_max_header_list_size(HEADER_BYTES)
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
         .http2_max_local_error_reset_streams(Some(REFUSED_STREAMS))
+        .max_frame_size(Some(FRAME_BYTES))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
 }
