@@ -2,26 +2,29 @@
 //!
 //! Tasks go in by rising id, events in the order they are committed, and neither
 //! is ever updated in place: a B-tree takes rising keys at several times the rate
-//! of scattered ones. Small rows and large bytes have tables of their own, so that
-//! a restart reads only the small ones; both lie many to a record, because the engine
-//! asks the same for each. One commit is one sync: of a transaction of the engine, or, where
-//! it is small, of a journal from which the database takes many of them at once.
+//! of scattered ones. Rows lie many to a record, because the engine asks the same for each.
+//! Large bytes are apart from them, many to a pack, and what is more than a record's worth of
+//! them has a file of its own, past the engine. One commit is one sync: of a transaction of the
+//! engine, after one of the packs if it has any, or, where it is small, of a journal from which
+//! the database takes many of them at once.
 //!
-//! The directory holds `taskgrid.redb`, `JOURNAL`, `LOCK`, `SYNCED` and `RESERVE`, which is space
-//! for the day when the disk is full. The lock says who has the directory, and inside it whether
+//! The directory holds `taskgrid.redb`, `PACKS`, `JOURNAL`, `LOCK`, `SYNCED` and `RESERVE`, which
+//! is space for the day when the disk is full. The lock says who has the directory, and inside it whether
 //! the last one to have it closed the store in good order. If not, what the page cache holds of
 //! the files is dropped before anything is read, because after a failed sync it may differ from
-//! the disk, and what was synced must be there: the journal, and of the database what `SYNCED`
-//! does not vouch for.
+//! the disk, and what was synced must be there: the journal, the packs, and of the database what
+//! `SYNCED` does not vouch for.
 //!
 //! What this module does not do: it tries no failed sync again, and repairs no damage.
 
 mod ahead;
 mod backend;
 mod directory;
+mod extents;
 mod journal;
 mod log;
 mod mark;
+mod pack_file;
 mod packs;
 mod reader;
 mod reserve;
@@ -48,6 +51,7 @@ use self::ahead::ReadAhead;
 use self::backend::{Backend, Medium};
 use self::directory::Directory;
 use self::journal::Journal;
+use self::pack_file::PackFile;
 use self::reader::Reader;
 use self::synced::Synced;
 use self::tables::engine;
@@ -119,6 +123,7 @@ pub struct Embedded {
     /// `None` while it is opened anew, and after that failed.
     database: RwLock<Option<Database>>,
     tail: Mutex<Tail>,
+    packs: PackFile,
     /// Whether the database lacks what the tail has.
     lags: AtomicBool,
     medium: Arc<Medium>,
@@ -153,23 +158,24 @@ impl Embedded {
         let directory = Directory::take(dir)?;
         let medium = Arc::new(Medium::new(durability, Synced::open(&directory)?));
         let is_new = !directory.has(FILE)?;
+        not_lost(&directory, is_new)?;
+        let packs = PackFile::open(&directory, &medium)?;
         if is_new {
-            not_lost(&directory)?;
             directory.forget_synced();
             create(&directory, &medium)?;
         }
         let mut tail = Tail::new(Journal::open(&directory, &medium)?);
         let past = if is_new || directory.was_closed() { Past::Closed } else { Past::Crashed };
-        let database = match load(&directory, &medium, &mut tail, past, cache_bytes) {
+        let database = match load(&directory, &medium, &packs, &mut tail, past, cache_bytes) {
             Err(Error::Full) if reserve::give_up(&directory) => {
                 medium.expect_space();
-                load(&directory, &medium, &mut tail, Past::Full, cache_bytes)
+                load(&directory, &medium, &packs, &mut tail, Past::Full, cache_bytes)
             }
             loaded => loaded,
         }?;
         let (database, tail) = (RwLock::new(Some(database)), Mutex::new(tail));
         let lags = AtomicBool::new(false);
-        Ok(Self { database, tail, lags, medium, directory, cache_bytes })
+        Ok(Self { database, tail, packs, lags, medium, directory, cache_bytes })
     }
 
     /// Runs `work` on the open database.
@@ -210,7 +216,7 @@ impl Embedded {
 
     fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T, Error>) -> Result<T, Error> {
         if self.lags.load(Ordering::Acquire) {
-            match self.with_tail(|database, tail| tail.flush(database)) {
+            match self.with_tail(|database, tail| tail.flush(database, &self.packs)) {
                 Err(Error::Full) => {
                     // What is read was promised: the reserve is for it, too.
                     self.reopen()?;
@@ -219,14 +225,19 @@ impl Embedded {
                 done => done?,
             }
         }
-        self.with(|database| work(&Reader::new(database.begin_read().map_err(engine)?)))
+        self.with(|database| {
+            let _reading = self.packs.reading();
+            let transaction = database.begin_read().map_err(engine)?;
+            work(&Reader::new(transaction, self.packs.reader()))
+        })
     }
 }
 
 impl Store for Embedded {
     fn take_epoch(&self, nonce: u64) -> Result<Vec<Epoch>, Error> {
-        let taken = self
-            .with_tail(|database, tail| self.medium.synced(|| tail.take_epoch(database, nonce)));
+        let taken = self.with_tail(|database, tail| {
+            self.medium.synced(|| tail.take_epoch(database, &self.packs, nonce))
+        });
         let (epochs, number) = taken?;
         self.directory.note_synced(number);
         Ok(epochs)
@@ -236,7 +247,7 @@ impl Store for Embedded {
         if group.is_empty() {
             return self.with(|_| Ok(()));
         }
-        let number = self.with_tail(|database, tail| tail.append(database, group))?;
+        let number = self.with_tail(|database, tail| tail.append(database, &self.packs, group))?;
         if self.medium.syncs() {
             self.directory.note_synced(number);
         }
@@ -311,7 +322,8 @@ impl Store for Embedded {
         reserve::give_up(&self.directory);
         self.medium.expect_space();
         let mut tail = self.tail();
-        let loaded = load(&self.directory, &self.medium, &mut tail, Past::Full, self.cache_bytes);
+        let (directory, medium, packs) = (&self.directory, &self.medium, &self.packs);
+        let loaded = load(directory, medium, packs, &mut tail, Past::Full, self.cache_bytes);
         self.lags.store(tail.lags(), Ordering::Release);
         *guard = Some(loaded?);
         Ok(())
@@ -330,7 +342,10 @@ impl Drop for Embedded {
         let tail = self.tail.get_mut().unwrap_or_else(PoisonError::into_inner);
         // A store that was closed in good order survives a power cut afterwards.
         let is_whole = self.medium.synced(|| {
-            let flushed = database.as_ref().map(|database| tail.flush(database));
+            let flushed = database.as_ref().map(|database| {
+                tail.flush(database, &self.packs)?;
+                self.packs.sync()
+            });
             drop(database);
             flushed.is_some_and(|flushed| match flushed {
                 Ok(()) => true,
@@ -347,10 +362,17 @@ impl Drop for Embedded {
     }
 }
 
-/// Refuses a directory whose database is gone: a journal is made after it, and needs it.
-fn not_lost(directory: &Directory) -> Result<(), Error> {
-    if directory.has(journal::FILE)? {
+/// Refuses a directory whose database is gone, because a journal is made after it and needs it,
+/// and one whose packs are gone, which are made before it.
+fn not_lost(directory: &Directory, is_new: bool) -> Result<(), Error> {
+    if is_new && directory.has(journal::FILE)? {
         return Err(not_sound(&directory.join(FILE), "it is gone, and its journal is there"));
+    }
+    if !is_new && !directory.has(pack_file::FILE)? {
+        // Older formats had none.
+        verify::format(directory)?;
+        let what = "it is gone, and the database is there";
+        return Err(not_sound(&directory.join(pack_file::FILE), what));
     }
     Ok(())
 }
@@ -384,6 +406,7 @@ enum Past {
 fn load(
     directory: &Directory,
     medium: &Arc<Medium>,
+    packs: &PackFile,
     tail: &mut Tail,
     past: Past,
     cache_bytes: usize,
@@ -397,6 +420,7 @@ fn load(
     }
     if past != Past::Closed {
         tail.distrust_the_page_cache()?;
+        packs.distrust_the_page_cache()?;
         let doubts = medium.on_disk.doubts(length).map_err(unreadable)?;
         let bytes: u64 = doubts.iter().map(|range| range.end - range.start).sum();
         tracing::info!(path = %path.display(), bytes, "dropping cached pages that may not be on the disk");
@@ -408,7 +432,9 @@ fn load(
     // The engine may panic over bytes that it did not write. Nothing is shared
     // with it that outlives the panic, and a damaged file is to be refused.
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let _ahead = (past != Past::Full).then(|| ReadAhead::begin(&file));
+        let is_checked = past != Past::Full;
+        let read_ahead = |file| is_checked.then(|| ReadAhead::begin(file));
+        let _ahead = [read_ahead(&file), read_ahead(packs.reader().file())];
         let database = if past == Past::Full {
             // Slower, and without the close, for whose notes there may be no space.
             open(builder(cache_bytes).set_check_integrity_on_open(true), file, medium, &path)?
@@ -422,7 +448,12 @@ fn load(
             open(&builder(cache_bytes), directory.open_file(FILE)?, medium, &path)?
         };
         tables::check_format(&database, &path)?;
-        tail.recover(&database, directory.synced())?;
+        packs.restore(packs::extents(&database)?)?;
+        tail.recover(&database, packs, directory.synced())?;
+        if is_checked {
+            packs::check_all(&database, packs.reader())?;
+        }
+        packs.cut_rest()?;
         Ok(database)
     }));
     match opened {

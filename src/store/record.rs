@@ -5,15 +5,14 @@
 //!
 //! row      place of its bytes · part of an event (postcard) · its bytes, if they are in it
 //! run      rows of rising keys, each after its key, less the one before, and its length (varints)
-//! piece    last key that has bytes in the pack (8 bytes) · bytes of payloads or results
+//! pack     last key that has bytes in it (8 bytes) · its bytes, or where they are (see [`pack`])
 //!
 //! place of its bytes   0 none · 1 in the row · 2 apart: pack, offset, length (varints)
 //! ```
 //!
 //! The tables of tasks and of task events have a run in a record, under its first key,
 //! because the engine asks the same for a record of many rows as for one of few bytes. The
-//! others have a row. Large payloads and results are put one after the other into packs,
-//! which are cut into pieces that fill the engine's pages: see [`pack`].
+//! others have a row. Large payloads and results are put one after the other into packs.
 //!
 //! The checksum covers the table's tag and the key too, so that a row that turns
 //! up in another place is refused like one whose bits have changed. It ends the
@@ -39,7 +38,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 
 /// The encoding that is written.
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 3;
 
 /// Bytes up to which a payload or a result stays in its row. A larger one has a
 /// place of its own: a restart reads all rows, and a page should hold many.
@@ -138,8 +137,6 @@ impl Table {
 pub(super) enum Key<'a> {
     /// An id, a place, a number.
     Number(u64),
-    /// A pack, and which piece of it.
-    Piece(u64, u32),
     /// A name.
     Name(&'a str),
 }
@@ -148,7 +145,6 @@ impl std::fmt::Display for Key<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Number(number) => number.fmt(f),
-            Self::Piece(pack, piece) => write!(f, "{pack}, piece {piece},"),
             Self::Name(name) => write!(f, "{name:?}"),
         }
     }
@@ -157,12 +153,6 @@ impl std::fmt::Display for Key<'_> {
 impl From<u64> for Key<'_> {
     fn from(number: u64) -> Self {
         Self::Number(number)
-    }
-}
-
-impl From<(u64, u32)> for Key<'_> {
-    fn from((pack, piece): (u64, u32)) -> Self {
-        Self::Piece(pack, piece)
     }
 }
 
@@ -383,10 +373,6 @@ fn checksum(table: Table, key: Key<'_>, body: &[u8]) -> u32 {
     hasher.update(&[table.tag()]);
     match key {
         Key::Number(number) => hasher.update(&number.to_le_bytes()),
-        Key::Piece(pack, piece) => {
-            hasher.update(&pack.to_le_bytes());
-            hasher.update(&piece.to_le_bytes());
-        }
         Key::Name(name) => hasher.update(name.as_bytes()),
     }
     hasher.update(body);

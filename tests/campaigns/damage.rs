@@ -18,10 +18,11 @@ use super::recorded::{Contents, Recorded, another_group, read};
 
 /// The tail that is cut, a byte at a time.
 const TAIL: usize = 64 << 10;
-/// The files in which bits are flipped: the database, and the journal beside it.
-const FILES: [&str; 2] = ["taskgrid.redb", "JOURNAL"];
-/// Of a thousand flips, those in the journal.
+/// The files in which bits are flipped: the database, and the journal and the packs beside it.
+const FILES: [&str; 3] = ["taskgrid.redb", "JOURNAL", "PACKS"];
+/// Of a thousand flips, those in the journal, and of the others, those in the packs.
 const IN_JOURNAL: u64 = 200;
+const IN_PACKS: u64 = 250;
 
 /// Runs it.
 pub(crate) fn run(run: &Run) -> Ran {
@@ -142,7 +143,7 @@ struct Bench<'a> {
     recorded: &'a Recorded,
     dir: TempDir,
     /// The files under the store, which the store has open, too.
-    files: [File; 2],
+    files: [File; 3],
 }
 
 impl<'a> Bench<'a> {
@@ -172,13 +173,13 @@ impl<'a> Bench<'a> {
     }
 
     /// What was recorded of each file.
-    fn recorded(&self) -> [&'a [u8]; 2] {
-        [&self.recorded.file, &self.recorded.journal]
+    fn recorded(&self) -> [&'a [u8]; 3] {
+        [&self.recorded.file, &self.recorded.journal, &self.recorded.packs]
     }
 
     /// A bit of a page that is not empty: three quarters of most files are.
     fn some_bit(&self, dice: &mut Dice) -> Bit {
-        let file = usize::from(dice.chance(IN_JOURNAL));
+        let file = if dice.chance(IN_JOURNAL) { 1 } else { 2 * usize::from(dice.chance(IN_PACKS)) };
         let bytes = self.recorded()[file];
         loop {
             let bit = dice.place(bytes.len() * 8);

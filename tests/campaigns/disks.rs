@@ -34,10 +34,11 @@ const SLOW: u32 = 150;
 const SMALL: u64 = 128 << 20;
 const FOR_A_CYCLE: u64 = 16 << 20;
 /// Bytes of the disk below the one that fails, of which its log takes a third, what is added for
-/// each failure, and bytes of a task at most, so that the file grows all the time.
+/// each failure, and bytes of a task at most: in its row, so that what grows all the time is the
+/// file that is written through memory. A write past it would say itself that it failed.
 const BELOW: u64 = 192 << 20;
 const FOR_A_FAILURE: u64 = 10 << 20;
-const GROWS: usize = 8_000;
+const GROWS: usize = 250;
 /// What a task takes that is running when the disk is filled, in milliseconds.
 const RUNS: u64 = 1_000;
 /// Tasks that are read while the disk is full.
@@ -127,7 +128,7 @@ fn failing_disks(run: &Run, disk: &Mount, below: &Mount, dice: &mut Dice) -> Rep
     let failures = failures(run);
     let mut site = Site::start_in(&disk.path().join("data"), &FLAGS);
     site.add_workers(WORKERS);
-    let mut load = site.load(Plan { padding: GROWS, ..Plan::default() }, dice.roll());
+    let mut load = site.load(Plan { padding: GROWS, large: 0, ..Plan::default() }, dice.roll());
     let mut met = 0;
     for turn in 0..failures {
         if let Err(stuck) = progress(&load, load.ended(), dice.between(50, 600)) {

@@ -320,7 +320,7 @@ impl Shared {
                 Deed::Panic
             };
             // Large ones have a place of their own in the store.
-            let most = if dice.chance(20) { 10_000 } else { self.plan.padding };
+            let most = if dice.chance(self.plan.large) { 10_000 } else { self.plan.padding };
             let padding = dice.place(most);
             Work { name: format!("{key}/{place}"), deed, padding }
         });

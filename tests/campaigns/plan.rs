@@ -22,8 +22,10 @@ pub(crate) struct Plan {
     pub(crate) long: u64,
     /// Tasks in a thousand whose handler fails the first time, half of them by a panic.
     pub(crate) failing: u64,
-    /// Bytes of padding of most tasks, at most; some have ten thousand.
+    /// Bytes of padding of most tasks, at most.
     pub(crate) padding: usize,
+    /// Tasks in a thousand that have up to ten thousand.
+    pub(crate) large: u64,
     /// The dispatcher keeps so few ended tasks that clients may come too late.
     pub(crate) forgets: bool,
 }
@@ -42,6 +44,7 @@ impl Default for Plan {
             long: 0,
             failing: 5,
             padding: 100,
+            large: 20,
             forgets: false,
         }
     }

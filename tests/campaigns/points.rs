@@ -31,9 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Longer than the campaign takes to see that a thread is held. The tracer lets go of a
 /// killed process only when this is over.
 const HELD: Effect = Effect::HeldAfter(1_500);
-/// The database in its directory, and the journal.
+/// The database in its directory, the journal, and the file of packs.
 const DATABASE: &str = "taskgrid.redb";
 const JOURNAL: &str = "JOURNAL";
+const PACKS: &str = "PACKS";
 /// Padding of tasks whose batches are too large for the journal.
 const LARGE: usize = 10_000;
 /// Ended tasks that are kept: so few that every group of commits trims.
@@ -76,6 +77,8 @@ const WRITE: Call = (Some(DATABASE), "pwrite64,pwritev,pwritev2");
 const SYNC: Call = (Some(DATABASE), "fdatasync");
 const JOURNAL_WRITE: Call = (Some(JOURNAL), WRITE.1);
 const JOURNAL_SYNC: Call = (Some(JOURNAL), SYNC.1);
+const PACKS_WRITE: Call = (Some(PACKS), WRITE.1);
+const PACKS_SYNC: Call = (Some(PACKS), SYNC.1);
 /// The only calls that are made on other files: sockets.
 const ANSWER: Call = (None, "writev");
 
@@ -85,6 +88,9 @@ const SYNCS: (u64, u64) = (20, 30);
 const WRITES: (u64, u64) = (40, 120);
 /// Those in the journal, of which a start syncs one and writes none.
 const IN_JOURNAL: (u64, u64) = (2, 60);
+
+/// Those of the file of packs, in which a start writes one block.
+const IN_PACKS: (u64, u64) = (2, 40);
 
 /// Points of a commit in the journal.
 const SMALL_COMMIT: [Point; 6] = [
@@ -96,8 +102,12 @@ const SMALL_COMMIT: [Point; 6] = [
     point("after_answer", ANSWER, HELD, (10, 200)),
 ];
 
-/// Points of a commit of the database, which takes what is in the journal, too.
-const LARGE_COMMIT: [Point; 4] = [
+/// Points of a commit of the database, which takes what is in the journal, too, and has large
+/// payloads in the file of packs.
+const LARGE_COMMIT: [Point; 7] = [
+    point("within_packs", PACKS_WRITE, Effect::Killed, IN_PACKS),
+    point("before_packs_sync", PACKS_SYNC, Effect::Killed, IN_PACKS),
+    point("after_packs_sync", PACKS_SYNC, HELD, IN_PACKS),
     Point { when: When::NextGroupWaits, ..point("before_large_append", SYNC, HELD, SYNCS) },
     point("within_large_append", WRITE, Effect::Killed, WRITES),
     point("before_large_sync", SYNC, Effect::Killed, SYNCS),

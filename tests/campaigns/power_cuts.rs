@@ -36,7 +36,8 @@ pub(crate) fn run(run: &Run) -> Ran {
     let (cuts, mut dice) = (run.many(5, 500), run.dice());
     let mut site = Site::start_in(&mount.path().join("data"), &FLAGS);
     site.add_workers(WORKERS);
-    let mut load = site.load(Plan::default(), dice.roll());
+    // Of the file of packs, too, the last writes are to be lost.
+    let mut load = site.load(Plan { large: 300, ..Plan::default() }, dice.roll());
     let (mut dropped, mut in_flight, mut refused) = (0, 0, 0);
     let mut slowest = Duration::ZERO;
     for cut in 0..cuts {

@@ -26,6 +26,7 @@ pub(crate) struct Recorded {
     pub(crate) name: &'static str,
     pub(crate) file: Vec<u8>,
     pub(crate) journal: Vec<u8>,
+    pub(crate) packs: Vec<u8>,
     pub(crate) lock: Vec<u8>,
     pub(crate) contents: Contents,
 }
@@ -52,8 +53,8 @@ impl Recorded {
 
     fn of(name: &'static str, dir: &Path, contents: Contents) -> Self {
         let bytes = |name| std::fs::read(dir.join(name)).expect("it is there");
-        let [file, journal, lock] = ["taskgrid.redb", "JOURNAL", "LOCK"].map(bytes);
-        Self { name, file, journal, lock, contents }
+        let [file, journal, packs, lock] = ["taskgrid.redb", "JOURNAL", "PACKS", "LOCK"].map(bytes);
+        Self { name, file, journal, packs, lock, contents }
     }
 }
 
@@ -242,8 +243,9 @@ fn bytes(dice: &mut Dice, size: usize) -> Bytes {
     word.iter().copied().cycle().take(size).collect()
 }
 
-/// Small ones stay in their rows, large ones have places of their own.
+/// Small ones stay in their rows, large ones have places of their own: those of half the groups
+/// are too many for a record.
 fn some_size(dice: &mut Dice) -> usize {
-    let most = if dice.chance(100) { 9_000 } else { 400 };
+    let most = if dice.chance(100) { 12_000 } else { 400 };
     dice.place(most)
 }

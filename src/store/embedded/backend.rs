@@ -87,6 +87,11 @@ impl Medium {
         self.written(file.write_all_at(bytes, offset))
     }
 
+    /// Gives a file a length, and notes how that fared.
+    pub(super) fn set_len(&self, file: &File, length: u64) -> io::Result<()> {
+        self.written(file.set_len(length))
+    }
+
     /// Has the disk take what was written, if commits wait for it, and notes how that fared.
     pub(super) fn sync(&self, file: &File) -> io::Result<()> {
         if !self.syncs() {
@@ -144,7 +149,7 @@ impl StorageBackend for Backend {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.medium.sums.set_len(len);
-        self.medium.written(self.file.set_len(len))
+        self.medium.set_len(&self.file, len)
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -145,6 +145,15 @@ impl Directory {
         self.open_with(OpenOptions::new().read(true).write(true), name)
     }
 
+    /// As [`Directory::open_file`], past the system's cache, where the system knows that.
+    pub(super) fn open_direct(&self, name: &str) -> Result<File, Error> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        #[cfg(target_os = "linux")]
+        options.custom_flags(rustix::fs::OFlags::DIRECT.bits().cast_signed());
+        self.open_with(&options, name)
+    }
+
     /// A file, made if it is not there.
     pub(super) fn open_or_create_file(&self, name: &str) -> Result<File, Error> {
         let mut options = OpenOptions::new();

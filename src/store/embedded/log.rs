@@ -7,7 +7,8 @@ use redb::{ReadableTable, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::packs::{self, Packer, PieceKey, Unpacker};
+use super::pack_file::{PackFile, PackReader};
+use super::packs::{Packer, Unpacker};
 use super::rows::{self, Appender, Finder};
 use super::slot::Slot;
 use crate::store::Error;
@@ -17,9 +18,9 @@ use crate::store::record::{Place, Row, Table};
 pub(super) struct Writer<'t> {
     tables: Tables,
     rows: Slot<'t, u64>,
-    packs: Slot<'t, PieceKey>,
+    packs: Slot<'t, u64>,
     appender: Appender,
-    packer: Packer,
+    packer: Packer<'t>,
 }
 
 /// The two tables of a log.
@@ -37,14 +38,18 @@ pub(super) const TASKS: Tables = Tables { rows: Table::Tasks, packs: Table::Payl
 pub(super) const EVENTS: Tables = Tables { rows: Table::Events, packs: Table::Results };
 
 impl<'t> Writer<'t> {
-    /// For these tables.
-    pub(super) fn new(transaction: &'t WriteTransaction, tables: Tables) -> Self {
+    /// For these tables. Without a file packs have all their bytes in their records.
+    pub(super) fn new(
+        transaction: &'t WriteTransaction,
+        tables: Tables,
+        file: Option<&'t PackFile>,
+    ) -> Self {
         Self {
             tables,
             rows: Slot::new(transaction, tables.rows),
             packs: Slot::new(transaction, tables.packs),
             appender: Appender::new(tables.rows),
-            packer: Packer::new(tables.packs),
+            packer: Packer::new(tables.packs, file),
         }
     }
 
@@ -79,13 +84,7 @@ impl<'t> Writer<'t> {
     pub(super) fn remove(&mut self, mut dead: Dead) -> Result<(), Error> {
         dead.keys.sort_unstable();
         rows::remove(self.tables.rows, &mut self.rows, &dead.keys)?;
-        packs::remove_dead(
-            self.tables.packs,
-            &mut self.packs,
-            self.tables.rows,
-            &mut self.rows,
-            dead.packs,
-        )
+        self.packer.remove_dead(&mut self.packs, self.tables.rows, &mut self.rows, dead.packs)
     }
 }
 
@@ -115,13 +114,13 @@ pub(super) struct Reader<'t, R, P> {
 impl<'t, R, P> Reader<'t, R, P>
 where
     R: ReadableTable<u64, &'static [u8]>,
-    P: ReadableTable<PieceKey, &'static [u8]>,
+    P: ReadableTable<u64, &'static [u8]>,
 {
     /// In these tables.
-    pub(super) fn new(tables: Tables, rows: &'t R, packs: &'t P) -> Self {
+    pub(super) fn new(tables: Tables, rows: &'t R, packs: &'t P, file: &'t PackReader) -> Self {
         Self {
             finder: Finder::new(tables.rows, rows),
-            unpacker: Unpacker::new(tables.packs, packs),
+            unpacker: Unpacker::new(tables.packs, packs, file),
         }
     }
 

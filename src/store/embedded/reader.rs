@@ -7,7 +7,8 @@ use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable};
 use serde::de::DeserializeOwned;
 
 use super::log;
-use super::packs::{PieceKey, Unpacker};
+use super::pack_file::PackReader;
+use super::packs::Unpacker;
 use super::rows::{self, Finder};
 use super::tables::{self, definition, engine};
 use crate::core::event::{Event, KeyedBatch, LeaseNotes, TaskEvent};
@@ -19,17 +20,18 @@ use crate::store::record::{self, Row, Table};
 use crate::store::{Error, Position, Recovered, StoredEvent, StoredTask};
 
 type Rows = ReadOnlyTable<u64, &'static [u8]>;
-type Packs = ReadOnlyTable<PieceKey, &'static [u8]>;
 
 /// Reads in one transaction.
-pub(super) struct Reader {
+pub(super) struct Reader<'f> {
     transaction: ReadTransaction,
+    /// The file of packs.
+    pub(super) packs: &'f PackReader,
 }
 
-impl Reader {
-    /// Reads in this transaction.
-    pub(super) fn new(transaction: ReadTransaction) -> Self {
-        Self { transaction }
+impl<'f> Reader<'f> {
+    /// Reads in this transaction, and what it says is there from the file.
+    pub(super) fn new(transaction: ReadTransaction, packs: &'f PackReader) -> Self {
+        Self { transaction, packs }
     }
 
     /// See [`crate::store::Store::summary`].
@@ -99,7 +101,7 @@ impl Reader {
     /// See [`crate::store::Store::tasks`].
     pub(super) fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error> {
         let (rows, packs) = self.log(log::TASKS)?;
-        let mut tasks = log::Reader::new(log::TASKS, &rows, &packs);
+        let mut tasks = log::Reader::new(log::TASKS, &rows, &packs, self.packs);
         let task = |&id: &TaskId| {
             let task = tasks.get(id.0)?;
             Ok(task.map(|(spec, payload)| StoredTask { id, spec, payload }))
@@ -120,7 +122,7 @@ impl Reader {
     /// See [`crate::store::Store::events`].
     pub(super) fn events(&self, places: &[Seq]) -> Result<Vec<Option<StoredEvent>>, Error> {
         let (rows, packs) = self.log(log::EVENTS)?;
-        let mut events = log::Reader::new(log::EVENTS, &rows, &packs);
+        let mut events = log::Reader::new(log::EVENTS, &rows, &packs, self.packs);
         let event = |&Seq(seq): &Seq| {
             let event = events.get(seq)?;
             Ok(event.map(|(event, result)| with_result(event, result)))
@@ -136,7 +138,7 @@ impl Reader {
         bytes: usize,
     ) -> Result<Vec<StoredEvent>, Error> {
         let (runs, packs) = self.log(log::EVENTS)?;
-        let mut results = Unpacker::new(Table::Results, &packs);
+        let mut results = Unpacker::new(Table::Results, &packs, self.packs);
         let mut found = Vec::new();
         let mut total = 0_usize;
         let first = rows::run_of(&runs, place.0)?.map_or(0, |(first, _)| first.value());
@@ -227,7 +229,7 @@ impl Reader {
     }
 
     /// The rows and the packs of a log.
-    fn log(&self, tables: log::Tables) -> Result<(Rows, Packs), Error> {
+    fn log(&self, tables: log::Tables) -> Result<(Rows, Rows), Error> {
         Ok((self.open(tables.rows)?, self.open(tables.packs)?))
     }
 

@@ -5,14 +5,13 @@ use std::path::Path;
 use redb::{Database, Key, ReadableDatabase, TableDefinition};
 
 use super::backend;
-use super::packs::PieceKey;
 use crate::store::Error;
 use crate::store::record::Table;
 
 /// The format of the file: which tables there are and how their keys are made.
 /// Rows have a version of their own, in `store::record`. A change that an older
 /// taskgrid would misread raises it.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 
 /// Where the format is. Outside the rows' encoding, so that every version reads it.
 const FORMAT_TABLE: TableDefinition<&str, u32> = TableDefinition::new("format");
@@ -39,7 +38,9 @@ pub(super) fn initialize(database: &Database) -> Result<(), Error> {
     let transaction = database.begin_write().map_err(engine)?;
     for table in [
         Table::Tasks,
+        Table::Payloads,
         Table::Events,
+        Table::Results,
         Table::Types,
         Table::Keys,
         Table::Notes,
@@ -47,9 +48,6 @@ pub(super) fn initialize(database: &Database) -> Result<(), Error> {
         Table::Epochs,
     ] {
         transaction.open_table(definition::<u64>(table)).map_err(engine)?;
-    }
-    for table in [Table::Payloads, Table::Results] {
-        transaction.open_table(definition::<PieceKey>(table)).map_err(engine)?;
     }
     for table in [Table::Workers, Table::Meta] {
         transaction.open_table(definition::<&str>(table)).map_err(engine)?;

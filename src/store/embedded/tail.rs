@@ -11,10 +11,11 @@
 //!
 //! What this module does not do: it knows no format of either.
 
-use redb::{Database, ReadableDatabase as _, WriteTransaction};
+use redb::{Database, ReadableDatabase as _};
 
 use super::journal::Journal;
 use super::mark;
+use super::pack_file::PackFile;
 use super::rows;
 use super::tables::{self, engine};
 use super::writer::Writer;
@@ -84,6 +85,7 @@ impl Tail {
     pub(super) fn recover(
         &mut self,
         database: &Database,
+        packs: &PackFile,
         synced: Option<u64>,
     ) -> Result<(), Error> {
         let held = mark::last(database)?;
@@ -93,7 +95,7 @@ impl Tail {
         self.last = Stamp { number, ..held };
         self.waiting = waiting;
         self.is_broken = false;
-        self.flush(database)
+        self.flush(database, packs)
     }
 
     /// Has the next read of the journal look at the disk.
@@ -117,7 +119,12 @@ impl Tail {
     }
 
     /// Makes a group durable. Its number.
-    pub(super) fn append(&mut self, database: &Database, group: &Group) -> Result<u64, Error> {
+    pub(super) fn append(
+        &mut self,
+        database: &Database,
+        packs: &PackFile,
+        group: &Group,
+    ) -> Result<u64, Error> {
         self.must_be_whole()?;
         if self.space == Space::Untold {
             self.space = Space::Short;
@@ -126,7 +133,7 @@ impl Tail {
         if !self.append_to_journal(group)? {
             let ends = self.ends.after(group)?;
             let last = self.last.next();
-            self.commit(database, last, |transaction| Writer::new(transaction).write(group))?;
+            self.commit(database, packs, last, |writer| writer.write(group))?;
             self.ends = ends;
         }
         Ok(self.last.number)
@@ -156,39 +163,42 @@ impl Tail {
     pub(super) fn take_epoch(
         &mut self,
         database: &Database,
+        packs: &PackFile,
         nonce: u64,
     ) -> Result<(Vec<Epoch>, u64), Error> {
         self.must_be_whole()?;
         let last = Stamp { nonce, ..self.last.next() };
-        let epochs =
-            self.commit(database, last, |transaction| Writer::new(transaction).take_epoch(nonce))?;
+        let epochs = self.commit(database, packs, last, |writer| writer.take_epoch(nonce))?;
         Ok((epochs, last.number))
     }
 
     /// Has the database take what waits.
-    pub(super) fn flush(&mut self, database: &Database) -> Result<(), Error> {
+    pub(super) fn flush(&mut self, database: &Database, packs: &PackFile) -> Result<(), Error> {
         if !self.lags() {
             return Ok(());
         }
         self.must_be_whole()?;
-        self.commit(database, self.last, |_| Ok(()))
+        self.commit(database, packs, self.last, |_| Ok(()))
     }
 
     /// One commit of the database: what waits, and then what `write` writes.
     fn commit<T>(
         &mut self,
         database: &Database,
+        packs: &PackFile,
         last: Stamp,
-        write: impl FnOnce(&WriteTransaction) -> Result<T, Error>,
+        write: impl FnOnce(Writer<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         self.is_broken = true;
         let transaction = database.begin_write().map_err(engine)?;
         if self.lags() {
-            Writer::new(&transaction).write(&self.waiting)?;
+            Writer::new(&transaction, Some(packs)).write(&self.waiting)?;
         }
-        let written = write(&transaction)?;
+        let written = write(Writer::new(&transaction, Some(packs)))?;
         mark::put(&transaction, last.number)?;
+        packs.sync()?;
         transaction.commit().map_err(engine)?;
+        packs.committed()?;
         self.is_broken = false;
         self.waiting = Group::default();
         self.journal.restart();

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod faults;
 mod journal;
+mod packs;
 mod records;
 mod verify;
 
@@ -73,14 +74,10 @@ fn nothing_is_left_of_tasks_that_were_all_trimmed() {
         flush(store);
         let read = store.with(|database| {
             let transaction = database.begin_read().map_err(engine)?;
-            let rows = [Table::Tasks, Table::Events].map(|table| {
+            let records = [Table::Tasks, Table::Events, Table::Payloads, Table::Results];
+            Ok(records.map(|table| {
                 transaction.open_table(tables::definition::<u64>(table)).unwrap().len().unwrap()
-            });
-            let packs = [Table::Payloads, Table::Results].map(|table| {
-                let table = tables::definition::<packs::PieceKey>(table);
-                transaction.open_table(table).unwrap().len().unwrap()
-            });
-            Ok([rows, packs].concat())
+            }))
         });
         read.unwrap()
     };
@@ -156,10 +153,18 @@ fn a_file_of_another_format_is_refused_and_left_alone() {
         transaction.open_table(table).unwrap().insert("format", format).unwrap();
         transaction.commit().unwrap();
     };
-    set_format(3);
+    set_format(4);
     let refused = Embedded::open(dir.path(), Durability::Sync).unwrap_err();
-    assert!(matches!(refused, Error::Format { found: 3, expected: 2, .. }), "{refused}");
+    assert!(matches!(refused, Error::Format { found: 4, expected: 3, .. }), "{refused}");
+    // The one before had no packs beside it.
     set_format(2);
+    std::fs::rename(dir.path().join(pack_file::FILE), dir.path().join("aside")).unwrap();
+    let refused = Embedded::open(dir.path(), Durability::Sync).unwrap_err();
+    assert!(matches!(refused, Error::Format { found: 2, expected: 3, .. }), "{refused}");
+    let refused = verify(dir.path()).unwrap_err();
+    assert!(matches!(refused, Error::Format { found: 2, expected: 3, .. }), "{refused}");
+    std::fs::rename(dir.path().join("aside"), dir.path().join(pack_file::FILE)).unwrap();
+    set_format(3);
     let store = Embedded::open(dir.path(), Durability::Sync).unwrap();
     assert!(store.tasks(&[TaskId(200)]).unwrap()[0].is_some());
 }

@@ -18,9 +18,10 @@ use redb::{Database, ReadableDatabase};
 use self::overlay::Overlay;
 use self::walk::Walk;
 use super::directory::Directory;
+use super::pack_file::{self, PackReader};
 use super::tables::{self, engine};
 use super::writer::Writer;
-use super::{CACHE_BYTES, FILE, backend, builder, journal, mark, not_opened};
+use super::{CACHE_BYTES, FILE, backend, builder, journal, mark, not_opened, packs};
 use crate::store::record::Table;
 use crate::store::{Error, Group};
 
@@ -52,7 +53,7 @@ pub struct TableReport {
     pub name: &'static str,
     /// Rows, or pieces of packs.
     pub rows: u64,
-    /// Bytes of records.
+    /// Bytes of records, and of packs that are apart from theirs.
     pub bytes: u64,
 }
 
@@ -79,9 +80,8 @@ impl Report {
 /// [`Error::Failed`] when it could not be read. Damage is no error but in the report.
 pub fn verify(dir: &Path) -> Result<Report, Error> {
     let directory = Directory::look_into(dir)?;
-    if !directory.has(FILE)? {
-        super::not_lost(&directory)?;
-    }
+    let is_new = !directory.has(FILE)?;
+    super::not_lost(&directory, is_new)?;
     let file = directory.read_file(FILE)?;
     let path = directory.join(FILE);
     let unreadable = |source| Error::Unusable { path: path.clone(), source };
@@ -127,6 +127,8 @@ fn read(directory: &Directory, pages: Pages, report: &mut Report) -> Result<(), 
     let path = directory.join(FILE);
     let unreadable = |source| Error::Unusable { path: path.clone(), source };
     let overlay = Overlay::new(directory.read_file(FILE)?).map_err(unreadable)?;
+    let reader = PackReader::open(directory)?;
+    reader.distrust_the_page_cache()?;
     let builder = match pages {
         Pages::Checked => {
             let mut builder = builder(CACHE_BYTES);
@@ -147,7 +149,7 @@ fn read(directory: &Directory, pages: Pages, report: &mut Report) -> Result<(), 
             done => done?,
         }
     }
-    let walk = Walk::new(database.begin_read().map_err(engine)?);
+    let walk = Walk::new(database.begin_read().map_err(engine)?, &reader);
     for table in Table::ALL {
         match pages {
             Pages::Checked => walk.table(table, report)?,
@@ -155,7 +157,33 @@ fn read(directory: &Directory, pages: Pages, report: &mut Report) -> Result<(), 
             Pages::Trusted => drop(guarded(|| walk.records(table, report))),
         }
     }
+    if pages == Pages::Checked {
+        // Packs that cannot be read were told of with their tables.
+        let extents = packs::extents(&database).unwrap_or_default();
+        if let Err(Error::Damaged { what }) = pack_file::free(extents) {
+            report.damaged(what);
+        }
+    }
     Ok(())
+}
+
+/// Refuses a database of another format; what else it may be is told by others.
+///
+/// # Errors
+/// [`Error::Format`], and [`Error::Unusable`] when the file cannot be read.
+pub(super) fn format(directory: &Directory) -> Result<(), Error> {
+    let path = directory.join(FILE);
+    let overlay = Overlay::new(directory.read_file(FILE)?);
+    let overlay = overlay.map_err(|source| Error::Unusable { path: path.clone(), source })?;
+    let checked = guarded(|| {
+        let opened = builder(0).create_with_backend(overlay);
+        let database: Database = opened.map_err(|error| not_opened(error, &path))?;
+        tables::check_format(&database, &path)
+    });
+    match checked {
+        Err(error @ Error::Format { .. }) => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Has the database take what the journal holds beyond it, as a start would.
@@ -178,7 +206,7 @@ fn recover(directory: &Directory, database: &Database) -> Result<(), Error> {
         return Ok(());
     }
     let transaction = database.begin_write().map_err(engine)?;
-    Writer::new(&transaction).write(&waiting)?;
+    Writer::new(&transaction, None).write(&waiting)?;
     transaction.commit().map_err(engine)
 }
 

@@ -3,6 +3,7 @@
 use redb::{ReadableTable, WriteTransaction};
 
 use super::log::{self, Dead};
+use super::pack_file::PackFile;
 use super::slot::Slot;
 use super::tables::{self, engine};
 use crate::core::event::{Entry, Event, TaskEvent};
@@ -26,12 +27,13 @@ pub(super) struct Writer<'t> {
 }
 
 impl<'t> Writer<'t> {
-    /// Writes into this transaction; the caller commits it.
-    pub(super) fn new(transaction: &'t WriteTransaction) -> Self {
+    /// Writes into this transaction, and what is large into the file; the caller syncs the one
+    /// and commits the other. Without a file everything goes into the transaction.
+    pub(super) fn new(transaction: &'t WriteTransaction, file: Option<&'t PackFile>) -> Self {
         Self {
             encoder: Encoder::default(),
-            tasks: log::Writer::new(transaction, log::TASKS),
-            events: log::Writer::new(transaction, log::EVENTS),
+            tasks: log::Writer::new(transaction, log::TASKS, file),
+            events: log::Writer::new(transaction, log::EVENTS, file),
             types: Slot::new(transaction, Table::Types),
             workers: Slot::new(transaction, Table::Workers),
             keys: Slot::new(transaction, Table::Keys),

@@ -98,16 +98,37 @@ proptest! {
     }
 
     #[test]
-    fn a_piece_reads_back_and_every_flip_of_it_is_noticed(bytes in any_bytes()) {
+    fn a_pack_reads_back_and_every_flip_of_it_is_noticed(
+        bytes in any_bytes(),
+        apart in proptest::option::of((any::<u64>(), 0..300_000_u64)),
+    ) {
         let mut record = Vec::new();
-        let key = (7, 2);
-        pack::write(Table::Results, key, 9, &mut record, |piece| piece.extend_from_slice(&bytes));
-        let read = pack::piece(Table::Results, key, &record).unwrap();
-        prop_assert_eq!(read, pack::Piece { last: 9, bytes: &bytes });
-        prop_assert_eq!(pack::checked_bytes(&record), &bytes);
+        match apart {
+            None => {
+                let held = pack::Bytes::Held(&bytes);
+                pack::write_held(Table::Results, 7, 9, &mut record, |record| record.extend(&bytes));
+                let read = pack::read(Table::Results, 7, &record).unwrap();
+                prop_assert_eq!(read, pack::Pack { last: 9, bytes: held });
+                prop_assert_eq!(read.extent(), None);
+            }
+            Some((block, length)) => {
+                let extent = pack::Extent { block, length };
+                let piece = [7; pack::PIECE_BYTES];
+                let count = usize::try_from(length).unwrap().div_ceil(piece.len());
+                let sums = vec![crc32fast::hash(&piece); count];
+                pack::write_apart(Table::Results, 7, 9, &mut record, extent, &sums).unwrap();
+                let read = pack::read(Table::Results, 7, &record).unwrap();
+                prop_assert_eq!((read.last, read.extent()), (9, Some(extent)));
+                let pack::Bytes::Apart(_, sums) = read.bytes else { panic!("it has an extent") };
+                prop_assert!((0..count).all(|number| sums.fit(number, &piece)));
+                prop_assert!(!sums.fit(count, &piece), "there are no more");
+                prop_assert!(!sums.fit(0, &piece[1..]));
+            }
+        }
+        prop_assert_eq!(pack::read_again(&record), pack::read(Table::Results, 7, &record).ok());
         for bit in 0..record.len() * 8 {
             record[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(pack::piece(Table::Results, key, &record).is_err(), "bit {}", bit);
+            prop_assert!(pack::read(Table::Results, 7, &record).is_err(), "bit {}", bit);
             record[bit / 8] ^= 1 << (bit % 8);
         }
     }
@@ -149,14 +170,20 @@ proptest! {
     }
 
     #[test]
-    fn the_parts_of_a_span_are_all_of_it_in_order(offset in 0..100_000_usize, length in 0..100_000_usize) {
-        let mut next = offset;
-        for (number, part) in pack::parts(Span { pack: 1, offset, length }) {
-            prop_assert!(!part.is_empty() && part.end <= pack::PIECE_BYTES);
-            prop_assert_eq!(usize::try_from(number).unwrap() * pack::PIECE_BYTES + part.start, next);
-            next += part.len();
-        }
-        prop_assert_eq!(next, offset + length);
+    fn the_pieces_of_a_span_are_whole_and_no_more_than_it_needs(
+        start in 0..100_000_usize,
+        length in 0..100_000_usize,
+        behind in 0..100_000_u64,
+    ) {
+        let end = start + length;
+        let extent = pack::Extent { block: 1, length: u64::try_from(end).unwrap() + behind };
+        let whole = usize::try_from(extent.length).unwrap();
+        let pieces = pack::pieces(start..end, extent).unwrap();
+        prop_assert!(pieces.start <= start && end <= pieces.end);
+        prop_assert!(start - pieces.start < pack::PIECE_BYTES && pieces.end - end < pack::PIECE_BYTES);
+        prop_assert!(pieces.start.is_multiple_of(pack::PIECE_BYTES));
+        prop_assert!(pieces.end == whole || pieces.end.is_multiple_of(pack::PIECE_BYTES));
+        prop_assert_eq!(pack::pieces(start..whole + 1, extent), None);
     }
 }
 
@@ -209,29 +236,32 @@ fn a_record_of_a_later_version_is_refused_by_its_number() {
     assert_eq!(
         refused.to_string(),
         "the store is damaged: record \"stopped\" of table meta: \
-         it has version 3, this taskgrid reads 2"
+         it has version 4, this taskgrid reads 3"
     );
 }
 
-/// Records of version 2, as they lie on the disks of users.
+/// Records of version 3, as they lie on the disks of users.
 #[test]
-fn records_of_version_2_are_written_and_read_as_they_always_were() {
+fn records_of_version_3_are_written_and_read_as_they_always_were() {
     let hex = |bytes: &[u8]| {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<String>>().concat()
     };
     let (task, _) = written(Table::Tasks, 17.into(), spec(7), b"[1,2,3]".to_vec());
-    assert_eq!(hex(&task), "0201020580d0dfb4ab3380d0dfb4ab3300030300075b312c322c335d111a3682");
+    assert_eq!(hex(&task), "0301020580d0dfb4ab3380d0dfb4ab3300030300075b312c322c335d0ce78383");
     let Event::Changed(event) = changed(3, 17, Some(2), Change::Completed).event else {
         panic!("it is a change");
     };
     let (event, _) = written(Table::Events, 3.into(), event, b"6".to_vec());
     assert_eq!(
         hex(&event),
-        "0201031101028cd0dfb4ab33020580d0dfb4ab3380d0dfb4ab330003030000010101070308776f726b65722d3183d0dfb4ab330f003601aa5aa8"
+        "0301031101028cd0dfb4ab33020580d0dfb4ab3380d0dfb4ab330003030000010101070308776f726b65722d3183d0dfb4ab330f0036b703ffa9"
     );
     let (_, run) = run_of(&BTreeSet::from([17, 300]), &[b'x'; 500]);
-    assert_eq!(hex(&run), "0200070203e807f403119b02080203e807f403ac0230eaa817");
-    let mut piece = Vec::new();
-    pack::write(Table::Results, (17, 2), 300, &mut piece, |piece| piece.extend_from_slice(b"abc"));
-    assert_eq!(hex(&piece), "022c010000000000006162636c0b862e");
+    assert_eq!(hex(&run), "0300070203e807f403119b02080203e807f403ac02ae697288");
+    let mut pack = Vec::new();
+    pack::write_held(Table::Results, 17, 300, &mut pack, |pack| pack.extend_from_slice(b"abc"));
+    assert_eq!(hex(&pack), "032c0100000000000000616263350eac8b");
+    let extent = pack::Extent { block: 300, length: 16_385 };
+    pack::write_apart(Table::Results, 17, 300, &mut pack, extent, &[1, 0x0203]).unwrap();
+    assert_eq!(hex(&pack), "032c0100000000000001ac028180010100000003020000d5934b6e");
 }

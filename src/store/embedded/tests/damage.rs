@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::super::{Durability, Embedded, FILE, journal};
+use super::super::{Durability, Embedded, FILE, journal, pack_file};
 use super::{filled, many};
 use crate::core::id::TaskId;
 use crate::store::conformance::engines::{Dump, copy_files, dump};
@@ -16,13 +16,14 @@ const FLIPS: usize = 100;
 /// Bytes of a page of the engine.
 const PAGE: usize = 4_096;
 
-/// The bytes of a closed store, and what it holds.
-fn closed_store() -> (Vec<u8>, Dump) {
+/// A closed store, the bytes of its database, and what it holds.
+fn closed_store() -> (TempDir, Vec<u8>, Dump) {
     let dir = TempDir::new().unwrap();
     let store = filled(dir.path(), Durability::Os);
     let held = dump(&store);
     drop(store);
-    (std::fs::read(dir.path().join(FILE)).unwrap(), held)
+    let bytes = std::fs::read(dir.path().join(FILE)).unwrap();
+    (dir, bytes, held)
 }
 
 /// What a store with this file holds, if it opens.
@@ -33,8 +34,7 @@ fn read(dir: &Path, bytes: &[u8]) -> Result<Dump, Error> {
 
 #[test]
 fn a_flipped_bit_is_refused_or_changes_nothing() {
-    let (original, held) = closed_store();
-    let dir = TempDir::new().unwrap();
+    let (dir, original, held) = closed_store();
     let used: Vec<usize> = (0..original.len() / PAGE)
         .filter(|page| original[page * PAGE..][..PAGE].iter().any(|&byte| byte != 0))
         .collect();
@@ -60,8 +60,7 @@ fn a_flipped_bit_is_refused_or_changes_nothing() {
 
 #[test]
 fn a_file_that_was_cut_is_refused_or_changes_nothing() {
-    let (original, held) = closed_store();
-    let dir = TempDir::new().unwrap();
+    let (dir, original, held) = closed_store();
     let whole = original.len();
     for length in [0, 1, 100, PAGE, whole / 4, whole / 2, whole - PAGE, whole - 1] {
         match read(dir.path(), &original[..length]) {
@@ -80,7 +79,7 @@ fn a_file_that_was_cut_is_refused_or_changes_nothing() {
 
 #[test]
 fn a_file_of_something_else_is_refused() {
-    let dir = TempDir::new().unwrap();
+    let (dir, ..) = closed_store();
     let refused = read(dir.path(), b"a letter to my landlord").unwrap_err();
     assert!(matches!(refused, Error::Damaged { .. }), "{refused}");
 }
@@ -99,8 +98,8 @@ fn a_damaged_record_is_named_and_the_others_are_read() {
         run[5] ^= 1;
         tasks.insert(41, run.as_slice()).unwrap();
         // Task 37 is the first of its group whose payload is no part of its row.
-        let payloads = redb::TableDefinition::<(u64, u32), &[u8]>::new("payloads");
-        transaction.open_table(payloads).unwrap().remove((37, 0)).unwrap().unwrap();
+        let payloads = redb::TableDefinition::<u64, &[u8]>::new("payloads");
+        transaction.open_table(payloads).unwrap().remove(37).unwrap().unwrap();
         drop(tasks);
         transaction.commit().unwrap();
     }
@@ -112,7 +111,7 @@ fn a_damaged_record_is_named_and_the_others_are_read() {
     named(store.tasks(&[TaskId(42)]).unwrap_err(), "record 41 of table tasks");
     named(store.scan(&mut |_| {}).unwrap_err(), "record 41 of table tasks");
     named(store.specs(&[TaskId(41)]).unwrap_err(), "record 41 of table tasks");
-    named(store.tasks(&[TaskId(38)]).unwrap_err(), "record 37, piece 0, of table payloads");
+    named(store.tasks(&[TaskId(38)]).unwrap_err(), "record 37 of table payloads");
     assert!(store.specs(&[TaskId(38)]).unwrap()[0].is_some(), "a payload that nobody asks for");
 }
 
@@ -204,7 +203,9 @@ fn a_commit_that_was_interrupted_is_not_there_and_the_store_is_sound() {
         let dir = TempDir::new().unwrap();
         copy_files(killed.before.path(), dir.path());
         // Everything but one page of it is on the disk, and nobody was told.
-        std::fs::copy(killed.after.path().join(FILE), dir.path().join(FILE)).unwrap();
+        for file in [FILE, pack_file::FILE] {
+            std::fs::copy(killed.after.path().join(file), dir.path().join(file)).unwrap();
+        }
         hit(&dir.path().join(FILE), page);
         assert!(crate::store::verify(dir.path()).unwrap().is_sound(), "page {page}");
         let held = dump(&Embedded::open(dir.path(), Durability::Sync).unwrap());
@@ -230,8 +231,7 @@ fn a_store_that_is_begun_anew_needs_nothing_of_the_one_that_was_there() {
 
 #[test]
 fn a_page_that_is_hit_under_an_open_store_is_refused_wherever_it_is_read() {
-    let (original, held) = closed_store();
-    let dir = TempDir::new().unwrap();
+    let (dir, original, held) = closed_store();
     let path = dir.path().join(FILE);
     let (mut read_ones, mut refused) = (0, 0);
     for page in 1..original.len() / PAGE {

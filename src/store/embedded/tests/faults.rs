@@ -157,12 +157,15 @@ fn what_a_failed_sync_was_to_write_is_in_doubt_until_the_next_start_and_nothing_
         (doubts.iter().map(|range| range.end - range.start).sum::<u64>(), length)
     };
     let store = filled(dir.path(), Durability::Sync);
-    store.append(&group([submitted(1_000, &vec![1; 32 << 20])])).unwrap();
+    store.append(&group((1_000..100_000).map(|id| submitted(id, &[1; 250])))).unwrap();
     drop(store);
+    // What the file grew by and nobody wrote is noted by the next start.
+    drop(Embedded::open(dir.path(), Durability::Sync).unwrap());
     assert_eq!(doubts().0, 0, "it was closed in good order");
     let store = Embedded::open(dir.path(), Durability::Sync).unwrap();
     store.medium.faults.fail_syncs(true);
-    assert!(store.append(&group([submitted(1_001, &vec![1; 70_000])])).is_err());
+    let many = (100_000..100_500).map(|id| submitted(id, &[1; 250]));
+    assert!(store.append(&group(many)).is_err());
     store.medium.faults.fail_syncs(false);
     drop(store);
     let (bytes, length) = doubts();
@@ -175,7 +178,7 @@ fn what_a_failed_sync_was_to_write_is_in_doubt_until_the_next_start_and_nothing_
 fn without_syncs_what_was_written_stays_in_doubt() {
     let dir = TempDir::new().unwrap();
     let store = filled(dir.path(), Durability::Os);
-    store.append(&group([submitted(1_000, &vec![1; 1 << 20])])).unwrap();
+    store.append(&group((1_000..9_000).map(|id| submitted(id, &[1; 250])))).unwrap();
     let length = dir.path().join(FILE).metadata().unwrap().len();
     assert_ne!(store.medium.on_disk.doubts(length).unwrap(), []);
     drop(store);

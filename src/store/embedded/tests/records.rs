@@ -15,7 +15,6 @@ use crate::store::{Error, Store as _};
 #[derive(Debug, Clone, Copy)]
 enum Victim {
     Number(&'static str, u64),
-    Piece(&'static str, (u64, u32)),
     Name(&'static str, &'static str),
 }
 
@@ -27,8 +26,8 @@ const VICTIMS: [Victim; 11] = [
     Victim::Number("notes", 1),
     Victim::Number("skipped", 500),
     Victim::Number("epochs", 1),
-    Victim::Piece("payloads", (37, 0)),
-    Victim::Piece("results", (37, 0)),
+    Victim::Number("payloads", 37),
+    Victim::Number("results", 37),
     Victim::Name("workers", "w"),
     Victim::Name("meta", "reserved"),
 ];
@@ -92,7 +91,6 @@ proptest! {
             };
             match victim {
                 Victim::Number(table, key) => edit(&transaction, table, key, change),
-                Victim::Piece(table, key) => edit(&transaction, table, key, change),
                 Victim::Name(table, key) => edit_named(&transaction, table, key, change),
             }
             transaction.commit().unwrap();

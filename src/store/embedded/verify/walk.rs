@@ -6,7 +6,8 @@ use redb::{Key as TableKey, ReadTransaction, ReadableTable, ReadableTableMetadat
 use serde::de::DeserializeOwned;
 
 use super::super::log;
-use super::super::packs::{PieceKey, Unpacker};
+use super::super::pack_file::PackReader;
+use super::super::packs::{self, Unpacker};
 use super::super::reader::Reader;
 use super::super::rows::{self, Finder};
 use super::super::tables::{self, engine};
@@ -16,16 +17,17 @@ use crate::core::id::TaskId;
 use crate::core::task::Spec;
 use crate::core::task_type::TaskType;
 use crate::store::Error;
-use crate::store::record::{self, Key, Row, Table, damaged, pack, run};
+use crate::store::record::pack::{self, Pack};
+use crate::store::record::{self, Key, Row, Table, damaged, run};
 
 /// Walks through what one transaction sees.
-pub(super) struct Walk {
-    reader: Reader,
+pub(super) struct Walk<'f> {
+    reader: Reader<'f>,
 }
 
-impl Walk {
-    pub(super) fn new(transaction: ReadTransaction) -> Self {
-        Self { reader: Reader::new(transaction) }
+impl<'f> Walk<'f> {
+    pub(super) fn new(transaction: ReadTransaction, packs: &'f PackReader) -> Self {
+        Self { reader: Reader::new(transaction, packs) }
     }
 
     /// Reads every record of a table by itself.
@@ -33,11 +35,7 @@ impl Walk {
         match table {
             Table::Tasks => self.runs(table, report, |_, _: Row<'_, Spec>| Ok(())),
             Table::Events => self.runs(table, report, |_, _: Row<'_, TaskEvent>| Ok(())),
-            Table::Payloads | Table::Results => {
-                self.each::<PieceKey>(table, report, |key, record| {
-                    pack::piece(table, key, record).map(|_| 1)
-                })
-            }
+            Table::Payloads | Table::Results => self.packs(table, report, |_, _| Ok(())),
             Table::Workers | Table::Meta => {
                 self.each::<&str>(table, report, |key, record| decode(table, key.into(), record))
             }
@@ -52,8 +50,8 @@ impl Walk {
         match table {
             Table::Tasks => self.tasks(report),
             Table::Events => self.events(report),
-            Table::Payloads => self.packs(log::TASKS, report),
-            Table::Results => self.packs(log::EVENTS, report),
+            Table::Payloads => self.owned_packs(log::TASKS, report),
+            Table::Results => self.owned_packs(log::EVENTS, report),
             Table::Keys => self.each::<u64>(table, report, |key, record| {
                 let batch = record::row::<KeyedBatch>(table, key.into(), record)?.value;
                 named_by(table, key, batch.first.0).map(|()| 1)
@@ -80,7 +78,7 @@ impl Walk {
 
     fn tasks(&self, report: &mut Report) -> Result<(), Error> {
         let payloads = self.reader.open(Table::Payloads)?;
-        let mut payloads = Unpacker::new(Table::Payloads, &payloads);
+        let mut payloads = Unpacker::new(Table::Payloads, &payloads, self.reader.packs);
         // One that is damaged is told of with its own table.
         let reserved = self.reader.meta(tables::RESERVED).unwrap_or(None);
         self.runs(Table::Tasks, report, |id, row: Row<'_, Spec>| {
@@ -100,7 +98,7 @@ impl Walk {
         let results = self.reader.open(Table::Results)?;
         let mut tasks = Finder::new(Table::Tasks, &tasks);
         let mut events = Finder::new(Table::Events, &events);
-        let mut results = Unpacker::new(Table::Results, &results);
+        let mut results = Unpacker::new(Table::Results, &results, self.reader.packs);
         self.runs(Table::Events, report, |seq, row: Row<'_, TaskEvent>| {
             results.bytes(row.place)?;
             let event = row.value;
@@ -117,19 +115,38 @@ impl Walk {
         })
     }
 
-    /// Pieces of packs, each of which has bytes of a row. That a row's bytes are all there
-    /// is looked at with the row.
-    fn packs(&self, tables: log::Tables, report: &mut Report) -> Result<(), Error> {
+    /// Packs, each of which has bytes of a row. That a row's bytes are all there is looked at
+    /// with the row.
+    fn owned_packs(&self, tables: log::Tables, report: &mut Report) -> Result<(), Error> {
         let rows = self.reader.open(tables.rows)?;
-        self.each::<PieceKey>(tables.packs, report, |key, record| {
-            let piece = pack::piece(tables.packs, key, record)?;
+        self.packs(tables.packs, report, |key, pack| {
             // An owner that is damaged was told of with its own table.
-            if !matches!(rows::any_in_pack(tables.rows, &rows, key.0, piece.last), Ok(false)) {
-                return Ok(1);
+            if !matches!(rows::any_in_pack(tables.rows, &rows, key, pack.last), Ok(false)) {
+                return Ok(());
             }
             let problem = format!("no record of table {} has bytes in it", tables.rows.name());
             Err(damaged(tables.packs, key.into(), &problem))
         })
+    }
+
+    /// Shows every pack of a table, all its bytes checked.
+    fn packs(
+        &self,
+        table: Table,
+        report: &mut Report,
+        mut check: impl FnMut(u64, Pack<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (mut apart, mut buffer) = (0, Vec::new());
+        self.each::<u64>(table, report, |key, record| {
+            let pack = pack::read(table, key, record)?;
+            apart += pack.extent().map_or(0, |extent| extent.length);
+            packs::check(table, key, pack, self.reader.packs, &mut buffer)?;
+            check(key, pack).map(|()| 1)
+        })?;
+        if let Some(told) = report.tables.last_mut() {
+            told.bytes += apart;
+        }
+        Ok(())
     }
 
     fn skipped(&self, report: &mut Report) -> Result<(), Error> {

@@ -68,7 +68,7 @@ fn reads(table: Table, key: u64, record: &[u8]) -> Result<bool, TestCaseError> {
     match table {
         Table::Tasks => reads_run::<Spec>(table, key, record),
         Table::Events => reads_run::<TaskEvent>(table, key, record),
-        Table::Payloads | Table::Results => reads_piece(table, key, record),
+        Table::Payloads | Table::Results => reads_pack(table, key, record),
         Table::Types => reads_row::<TaskType>(table, key.into(), record),
         Table::Workers => reads_row::<(u64, Arc<str>)>(table, "a worker".into(), record),
         Table::Keys => reads_row::<KeyedBatch>(table, key.into(), record),
@@ -108,12 +108,22 @@ where
     Ok(true)
 }
 
-fn reads_piece(table: Table, key: u64, record: &[u8]) -> Result<bool, TestCaseError> {
-    let key = (key, 0);
-    let Some(read) = refused_or(pack::piece(table, key, record))? else { return Ok(false) };
+fn reads_pack(table: Table, key: u64, record: &[u8]) -> Result<bool, TestCaseError> {
+    let Some(read) = refused_or(pack::read(table, key, record))? else { return Ok(false) };
     let mut again = Vec::new();
-    pack::write(table, key, read.last, &mut again, |piece| piece.extend_from_slice(read.bytes));
-    prop_assert_eq!(again, record);
+    match read.bytes {
+        pack::Bytes::Held(bytes) => {
+            pack::write_held(table, key, read.last, &mut again, |record| record.extend(bytes));
+            prop_assert_eq!(again, record);
+        }
+        pack::Bytes::Apart(extent, _) => {
+            let count = usize::try_from(extent.length).unwrap().div_ceil(pack::PIECE_BYTES);
+            let sums = vec![0; count];
+            pack::write_apart(table, key, read.last, &mut again, extent, &sums).unwrap();
+            let again = pack::read(table, key, &again).unwrap();
+            prop_assert_eq!((again.last, again.extent()), (read.last, read.extent()));
+        }
+    }
     Ok(true)
 }
 
@@ -130,10 +140,11 @@ fn refused_or<T>(read: Result<T, Error>) -> Result<Option<T>, TestCaseError> {
 fn sealed(table: Table, key: u64, body: &[u8]) -> Vec<u8> {
     let mut record = body.to_vec();
     match table {
-        Table::Payloads | Table::Results => seal(table, (key, 0).into(), &mut record),
         Table::Workers => seal(table, "a worker".into(), &mut record),
         Table::Meta => seal(table, "reserved".into(), &mut record),
         Table::Tasks
+        | Table::Payloads
+        | Table::Results
         | Table::Events
         | Table::Types
         | Table::Keys
