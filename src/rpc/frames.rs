@@ -7,7 +7,7 @@
 const HEADER: usize = 9;
 
 /// Bytes of the largest frame that a peer may send. Each is a piece of work of its own for
-/// both sides: with frames of 16 KiB, the protocol's own size, 1 MiB takes a fifth more of
+/// both sides: with frames of 16 KiB, the protocol's own size, 1 MiB takes a quarter more of
 /// a processor, with 256 KiB no less.
 pub(super) const FRAME_BYTES: u32 = 128 << 10;
 
