@@ -31,6 +31,7 @@ mod role;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -144,8 +145,9 @@ impl Grid {
     /// A grid as the test wants it.
     pub async fn start_with(config: Config) -> Result<Self, Error> {
         let directory = TempDir::new()?;
-        let nameservice = start_nameservice(&config, 0).await?;
-        let dispatcher = start_dispatcher(&config, &directory, nameservice.addr(), 0).await?;
+        let nameservice = start_nameservice(&config, own_listen()).await?;
+        let dispatcher =
+            start_dispatcher(&config, &directory, nameservice.addr(), own_listen()).await?;
         let client = Client::connect(&dispatcher.addr().to_string())?;
         let workers = BTreeMap::new();
         Ok(Self { config, directory, nameservice, dispatcher, workers, next_worker: 0, client })
@@ -258,12 +260,12 @@ impl Grid {
 
     /// Starts the dispatcher again after it was killed or stopped: same port, same store.
     pub async fn start_dispatcher(&mut self) -> Result<(), Error> {
-        let (nameservice, port) = (self.nameservice.addr(), self.dispatcher.addr().port());
+        let nameservice = self.nameservice.addr();
         // The killed one lets go of its port and its store when its threads notice.
         let patience = Instant::now() + patience();
         loop {
-            let started = start_dispatcher(&self.config, &self.directory, nameservice, port).await;
-            match started {
+            let listen = again(self.dispatcher.addr());
+            match start_dispatcher(&self.config, &self.directory, nameservice, listen).await {
                 Ok(role) => {
                     self.dispatcher = role;
                     return Ok(());
@@ -293,8 +295,8 @@ impl Grid {
 
     /// Starts the nameservice again, on the same port and knowing nobody.
     pub async fn start_nameservice(&mut self) -> Result<(), Error> {
-        let port = self.nameservice.addr().port();
-        self.nameservice = start_nameservice(&self.config, port).await?;
+        let listen = again(self.nameservice.addr());
+        self.nameservice = start_nameservice(&self.config, listen).await?;
         Ok(())
     }
 
@@ -346,9 +348,31 @@ impl Grid {
     }
 }
 
-async fn start_nameservice(config: &Config, port: u16) -> Result<Role, Error> {
+/// A loopback address that no other grid uses, so that the ports of a role that is away
+/// stay free: whoever asks the system for a free port of `127.0.0.1`, or connects from
+/// there, gets none of this address. Elsewhere than on Linux it is `127.0.0.1` itself.
+pub fn own_host() -> String {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    if cfg!(target_os = "linux") {
+        let [.., high, low] = std::process::id().to_be_bytes();
+        format!("127.{}.{low}.{}", high | 0x80, NEXT.fetch_add(1, Ordering::Relaxed))
+    } else {
+        "127.0.0.1".to_owned()
+    }
+}
+
+fn own_listen() -> Listen {
+    Listen { host: own_host(), ..Listen::default() }
+}
+
+/// Where a role listened before.
+fn again(addr: SocketAddr) -> Listen {
+    Listen { host: addr.ip().to_string(), port: addr.port(), ..Listen::default() }
+}
+
+async fn start_nameservice(config: &Config, listen: Listen) -> Result<Role, Error> {
     let config = nameservice::Config {
-        listen: Listen { port, ..Listen::default() },
+        listen,
         ttl: config.ttl,
         drain_timeout: config.drain_timeout,
         ..nameservice::Config::default()
@@ -365,10 +389,10 @@ async fn start_dispatcher(
     config: &Config,
     directory: &TempDir,
     nameservice: SocketAddr,
-    port: u16,
+    listen: Listen,
 ) -> Result<Role, Error> {
     let config = dispatcher::Config {
-        listen: Listen { port, ..Listen::default() },
+        listen,
         nameservices: vec![nameservice.to_string()],
         storage: Storage::directory(directory.path(), Durability::Os),
         lease: config.lease,

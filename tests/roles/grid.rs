@@ -4,9 +4,9 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde_json::Value;
+use taskgrid::testing::own_host;
 use tempfile::TempDir;
 
 use super::process::{Answer, Process, taskgrid, until};
@@ -235,17 +235,5 @@ pub(crate) fn reserved() -> SocketAddr {
         SocketAddr::new(host.parse().unwrap(), PORT)
     } else {
         TcpListener::bind((host, 0)).unwrap().local_addr().unwrap()
-    }
-}
-
-/// A loopback address that no other grid uses, so that whoever asks the system for a
-/// free port meanwhile gets none of this one. Elsewhere than on Linux there is but one.
-fn own_host() -> String {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    if cfg!(target_os = "linux") {
-        let [.., high, low] = std::process::id().to_be_bytes();
-        format!("127.{}.{low}.{}", high | 0x80, NEXT.fetch_add(1, Ordering::Relaxed))
-    } else {
-        "127.0.0.1".to_owned()
     }
 }

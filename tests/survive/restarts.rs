@@ -86,6 +86,21 @@ async fn losing_the_nameservice_stops_discovery_and_not_the_work() {
     grid.stop().await.unwrap();
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_port_taken_elsewhere_meanwhile_holds_no_role_up() {
+    let mut grid = Grid::start().await.unwrap();
+    grid.kill_nameservice().await;
+    grid.kill_dispatcher().await;
+    let ports = [grid.nameservice().port(), grid.dispatcher().port()];
+    // Where that fails, somebody has taken it already.
+    let _taken = ports.map(|port| std::net::TcpListener::bind(("127.0.0.1", port)));
+    grid.start_nameservice().await.unwrap();
+    grid.start_dispatcher().await.unwrap();
+    assert_eq!([grid.nameservice().port(), grid.dispatcher().port()], ports);
+    grid.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_dispatcher_that_starts_without_a_nameservice_finds_its_workers_in_its_log() {
     let mut grid = Grid::start().await.unwrap();
