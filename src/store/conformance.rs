@@ -43,6 +43,7 @@ run_against_every_engine![
     basics::an_empty_group_is_nothing,
     events::payloads_and_results_of_any_size_come_back,
     events::what_is_asked_for_comes_in_the_order_asked,
+    events::tasks_stop_at_a_limit_of_bytes,
     events::events_after_a_place_stop_at_either_limit,
     events::an_id_is_stored_once_and_the_group_with_a_second_is_refused_whole,
     events::a_place_is_stored_once_and_the_group_with_a_second_is_refused_whole,

@@ -286,8 +286,8 @@ impl Store for Embedded {
         self.read(|reader| reader.history(from, to, limit, visit))
     }
 
-    fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error> {
-        self.read(|reader| reader.tasks(ids))
+    fn tasks_within(&self, ids: &[TaskId], bytes: usize) -> Result<Vec<Option<StoredTask>>, Error> {
+        self.read(|reader| reader.tasks(ids, bytes))
     }
 
     fn specs(&self, ids: &[TaskId]) -> Result<Vec<Option<Spec>>, Error> {

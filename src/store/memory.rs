@@ -89,13 +89,21 @@ impl Store for Memory {
         Ok(self.contents().history(from, to, limit, visit))
     }
 
-    fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error> {
+    fn tasks_within(&self, ids: &[TaskId], bytes: usize) -> Result<Vec<Option<StoredTask>>, Error> {
         let contents = self.contents();
-        let task = |&id| {
-            let (spec, payload) = contents.tasks.get(&id)?;
-            Some(StoredTask { id, spec: *spec, payload: payload.clone() })
-        };
-        Ok(ids.iter().map(task).collect())
+        let mut found: Vec<Option<StoredTask>> = Vec::new();
+        let mut total = 0_usize;
+        for &id in ids {
+            let task = contents.tasks.get(&id).map(|(spec, payload)| {
+                total = total.saturating_add(payload.len());
+                StoredTask { id, spec: *spec, payload: payload.clone() }
+            });
+            if total > bytes && !found.is_empty() {
+                break;
+            }
+            found.push(task);
+        }
+        Ok(found)
     }
 
     fn specs(&self, ids: &[TaskId]) -> Result<Vec<Option<Spec>>, Error> {

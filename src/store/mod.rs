@@ -108,7 +108,16 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// When a record is damaged or cannot be read.
-    fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error>;
+    fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error> {
+        self.tasks_within(ids, usize::MAX)
+    }
+
+    /// As [`Store::tasks`], of the first of these: as many of them as have no more payloads
+    /// than `bytes` (but at least one).
+    ///
+    /// # Errors
+    /// When a record is damaged or cannot be read.
+    fn tasks_within(&self, ids: &[TaskId], bytes: usize) -> Result<Vec<Option<StoredTask>>, Error>;
 
     /// As [`Store::tasks`], without the payloads, which are not read.
     ///

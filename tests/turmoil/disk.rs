@@ -135,8 +135,8 @@ impl Store for Disk {
         self.shared.memory().history(from, to, limit.min(PART), visit)
     }
 
-    fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error> {
-        self.shared.memory().tasks(ids)
+    fn tasks_within(&self, ids: &[TaskId], bytes: usize) -> Result<Vec<Option<StoredTask>>, Error> {
+        self.shared.memory().tasks_within(ids, bytes)
     }
 
     fn specs(&self, ids: &[TaskId]) -> Result<Vec<Option<Spec>>, Error> {

@@ -27,10 +27,8 @@ const TURN_OF_EACH: usize = 32;
 /// Tasks that are read at once when their payloads are not in memory. The next ones are
 /// read while the second half of them is sent.
 const FETCH: usize = 1_024;
-/// Bytes of payloads after which such a read ends early …
+/// Bytes of payloads after which such a read ends early: their sizes are not in memory.
 const FETCH_BYTES: usize = 8 << 20;
-/// … looked at after each so many tasks: their sizes are not in memory.
-const FETCH_STEP: usize = 16;
 /// The longest wait for the workers that the last boot knew.
 pub(crate) const KNOWN_WORKERS_WAIT: Duration = Duration::from_secs(2);
 
@@ -213,7 +211,11 @@ impl Scheduler {
         reading.is_under_way = true;
         let store = self.store.clone();
         tokio::spawn(async move {
-            let rows = store::apart(&store, move |store| read(store, &ids)).await;
+            let read = move |store: &dyn Store| {
+                let rows = store.tasks_within(&ids, FETCH_BYTES)?;
+                Ok(ids.into_iter().zip(rows).collect())
+            };
+            let rows = store::apart(&store, read).await;
             if matches!(rows, Err(store::Error::Full)) {
                 tokio::time::sleep(READ_AGAIN).await;
             }
@@ -305,24 +307,6 @@ impl Scheduler {
     pub(super) fn has_unnoted(&self) -> bool {
         !self.unnoted.aging.is_empty() || !self.unnoted.fresh.is_empty()
     }
-}
-
-/// Reads tasks in order, until enough bytes of payloads are read.
-fn read(
-    store: &dyn Store,
-    ids: &[TaskId],
-) -> Result<Vec<(TaskId, Option<StoredTask>)>, store::Error> {
-    let mut rows = Vec::new();
-    let mut bytes = 0;
-    for ids in ids.chunks(FETCH_STEP) {
-        let read = store.tasks(ids)?;
-        bytes += read.iter().flatten().map(|task| task.payload.len()).sum::<usize>();
-        rows.extend(ids.iter().copied().zip(read));
-        if bytes >= FETCH_BYTES {
-            break;
-        }
-    }
-    Ok(rows)
 }
 
 fn assignment(

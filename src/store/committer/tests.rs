@@ -65,8 +65,8 @@ impl Store for Failing {
         self.memory.history(from, to, limit, visit)
     }
 
-    fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error> {
-        self.memory.tasks(ids)
+    fn tasks_within(&self, ids: &[TaskId], bytes: usize) -> Result<Vec<Option<StoredTask>>, Error> {
+        self.memory.tasks_within(ids, bytes)
     }
 
     fn events(&self, places: &[Seq]) -> Result<Vec<Option<StoredEvent>>, Error> {

@@ -47,6 +47,24 @@ pub(super) fn what_is_asked_for_comes_in_the_order_asked(engine: &impl Engine) {
     assert_eq!(found, [Some(2), None, Some(3), Some(2)]);
 }
 
+pub(super) fn tasks_stop_at_a_limit_of_bytes(engine: &impl Engine) {
+    let store = engine.open();
+    let entries = (1..).zip([10, 300, 0, 10]).map(|(id, size)| submitted(id, &vec![b'p'; size]));
+    store.append(&group(entries)).unwrap();
+    let within = |ids: &[u64], bytes| -> Vec<Option<u64>> {
+        let ids: Vec<TaskId> = ids.iter().copied().map(TaskId).collect();
+        let found = store.tasks_within(&ids, bytes).unwrap();
+        found.into_iter().map(|task| task.map(|task| task.id.0)).collect()
+    };
+    assert_eq!(within(&[1, 2, 3, 4], 320), [1, 2, 3, 4].map(Some));
+    assert_eq!(within(&[1, 2, 3, 4], 319), [1, 2, 3].map(Some));
+    assert_eq!(within(&[1, 9, 2, 3], 309), [Some(1), None], "one that is not there has none");
+    assert_eq!(within(&[2, 3, 1], 20), [2].map(Some), "but the first one always comes");
+    assert_eq!(within(&[3, 3, 1], 0), [3, 3].map(Some));
+    assert_eq!(within(&[9, 2, 1], 0), [None]);
+    assert_eq!(within(&[], 0), []);
+}
+
 pub(super) fn events_after_a_place_stop_at_either_limit(engine: &impl Engine) {
     let store = engine.open();
     let sizes = [10, 300, 10, 0, 10];

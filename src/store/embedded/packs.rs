@@ -228,9 +228,15 @@ impl<'t, T: ReadableTable<u64, &'static [u8]>> Unpacker<'t, T> {
         let (bytes, start) = match pack.bytes {
             pack::Bytes::Held(bytes) => (bytes, 0),
             pack::Bytes::Apart(extent, sums) => {
-                let range = pack::pieces(span.offset..end, extent).ok_or_else(too_short)?;
+                let mut range = pack::pieces(span.offset..end, extent).ok_or_else(too_short)?;
                 if range.start < self.range.start || self.range.end < range.end {
                     let place = (self.table, span.pack);
+                    if !self.range.is_empty() {
+                        // Who reads on gets the rest at once: a piece in which one ends and
+                        // the next begins would be read twice.
+                        let length = usize::try_from(extent.length).unwrap_or(usize::MAX);
+                        range.end = range.end.max(length.min(pack::FULL_BYTES));
+                    }
                     read_checked(place, self.file, extent, sums, &range, &mut self.bytes)?;
                     self.range = range;
                 }

@@ -98,15 +98,30 @@ impl<'f> Reader<'f> {
         }
     }
 
-    /// See [`crate::store::Store::tasks`].
-    pub(super) fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, Error> {
+    /// See [`crate::store::Store::tasks_within`].
+    pub(super) fn tasks(
+        &self,
+        ids: &[TaskId],
+        bytes: usize,
+    ) -> Result<Vec<Option<StoredTask>>, Error> {
         let (rows, packs) = self.log(log::TASKS)?;
-        let mut tasks = log::Reader::new(log::TASKS, &rows, &packs, self.packs);
-        let task = |&id: &TaskId| {
-            let task = tasks.get(id.0)?;
-            Ok(task.map(|(spec, payload)| StoredTask { id, spec, payload }))
-        };
-        ids.iter().map(task).collect()
+        let mut rows = Finder::new(Table::Tasks, &rows);
+        let mut payloads = Unpacker::new(Table::Payloads, &packs, self.packs);
+        let mut found = Vec::new();
+        let mut total = 0_usize;
+        for &id in ids {
+            let Some(row) = rows.get::<Spec>(id.0)? else {
+                found.push(None);
+                continue;
+            };
+            total = total.saturating_add(row.place.length());
+            if total > bytes && !found.is_empty() {
+                break;
+            }
+            let payload = payloads.bytes(row.place)?;
+            found.push(Some(StoredTask { id, spec: row.value, payload }));
+        }
+        Ok(found)
     }
 
     /// See [`crate::store::Store::specs`].

@@ -192,12 +192,17 @@ impl Store for Gated {
         self.memory.history(from, to, limit, visit)
     }
 
-    fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<StoredTask>>, store::Error> {
-        self.gate.reads.lock().unwrap().push(ids.to_vec());
-        if *self.gate.state.lock().unwrap() == State::Full {
-            return Err(store::Error::Full);
-        }
-        self.memory.tasks(ids)
+    fn tasks_within(
+        &self,
+        ids: &[TaskId],
+        bytes: usize,
+    ) -> Result<Vec<Option<StoredTask>>, store::Error> {
+        let is_full = *self.gate.state.lock().unwrap() == State::Full;
+        let read =
+            if is_full { Err(store::Error::Full) } else { self.memory.tasks_within(ids, bytes) };
+        let count = read.as_ref().map_or(ids.len(), Vec::len);
+        self.gate.reads.lock().unwrap().push(ids[..count].to_vec());
+        read
     }
 
     fn events(&self, places: &[Seq]) -> Result<Vec<Option<StoredEvent>>, store::Error> {

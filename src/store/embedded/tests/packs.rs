@@ -123,7 +123,7 @@ fn who_began_to_read_before_a_trim_reads_what_was_there() {
             store.append(&trim(1..=50)).unwrap();
             store.append(&done(51..=100)).unwrap();
             store.append(&done(101..=150)).unwrap();
-            reader.tasks(&ids)
+            reader.tasks(&ids, usize::MAX)
         });
         let read = read.unwrap().into_iter().map(|task| task.unwrap().payload);
         assert!(read.eq((1..=50).map(bytes_of)), "it was overwritten");
