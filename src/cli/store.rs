@@ -105,7 +105,11 @@ fn text(report: &Report) -> String {
         writeln!(text, "damaged: … and {} more", report.damage_count - shown)
             .expect("a string takes it");
     }
-    let file = format!("{} ({})", report.file.display(), size(report.file_bytes));
+    let packs = match report.packs_bytes {
+        0 => String::new(),
+        bytes => format!(", large payloads and results beside it {}", size(bytes)),
+    };
+    let file = format!("{} ({}{packs})", report.file.display(), size(report.file_bytes));
     let state = match (report.is_sound(), report.was_closed) {
         (true, true) => "sound",
         (true, false) => {
@@ -123,6 +127,7 @@ fn text(report: &Report) -> String {
 struct Summary<'a> {
     file: String,
     file_bytes: u64,
+    packs_bytes: u64,
     sound: bool,
     closed: bool,
     tables: Vec<TableSummary>,
@@ -144,6 +149,7 @@ fn json(report: &Report) -> Summary<'_> {
     Summary {
         file: report.file.display().to_string(),
         file_bytes: report.file_bytes,
+        packs_bytes: report.packs_bytes,
         sound: report.is_sound(),
         closed: report.was_closed,
         tables,
@@ -165,10 +171,20 @@ mod tests {
         let said = |was_closed, damages: &[&str]| {
             let damages: Vec<String> = damages.iter().map(|what| (*what).to_owned()).collect();
             let damage_count = u64::try_from(damages.len()).unwrap();
-            let (file, tables) = ("db".into(), Vec::new());
-            text(&Report { file, file_bytes: 1, was_closed, tables, damages, damage_count })
+            text(&Report {
+                file: "db".into(),
+                file_bytes: 1,
+                packs_bytes: 4_096,
+                was_closed,
+                tables: Vec::new(),
+                damages,
+                damage_count,
+            })
         };
-        assert!(said(true, &[]).ends_with("db (1 B) is sound\n"));
+        assert!(
+            said(true, &[])
+                .ends_with("db (1 B, large payloads and results beside it 4.0 KiB) is sound\n")
+        );
         assert!(said(false, &[]).ends_with(
             "is sound; it was not closed in good order, so that the next start repairs it\n"
         ));

@@ -10,6 +10,7 @@
 mod overlay;
 mod walk;
 
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,8 @@ pub struct Report {
     pub file: PathBuf,
     /// Its length.
     pub file_bytes: u64,
+    /// The length of the file of packs beside it.
+    pub packs_bytes: u64,
     /// Whether the last one to have it closed it in good order. If not, the next start
     /// repairs it, which loses nothing and takes no longer.
     pub was_closed: bool,
@@ -87,8 +90,13 @@ pub fn verify(dir: &Path) -> Result<Report, Error> {
     let unreadable = |source| Error::Unusable { path: path.clone(), source };
     // Of interest is what the disk holds, not what memory holds of it.
     backend::distrust_all_of_the_page_cache(&file).map_err(unreadable)?;
+    let length = |file: &File| Ok(file.metadata().map_err(unreadable)?.len());
+    // Without them nothing can be read, which will be told.
+    let has_packs = directory.has(pack_file::FILE)?;
+    let packs = has_packs.then(|| directory.read_file(pack_file::FILE)).transpose()?;
     let mut report = Report {
-        file_bytes: file.metadata().map_err(unreadable)?.len(),
+        file_bytes: length(&file)?,
+        packs_bytes: packs.as_ref().map_or(Ok(0), length)?,
         file: path.clone(),
         was_closed: directory.was_closed(),
         tables: Vec::new(),

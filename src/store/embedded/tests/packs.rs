@@ -71,6 +71,7 @@ fn large_payloads_and_results_are_read_back_after_every_end() {
         for dir in [&dir, &killed] {
             let report = verify(dir.path()).unwrap();
             assert!(report.is_sound(), "{report:?}");
+            assert_eq!(report.packs_bytes, length(dir.path()));
             let told = |name| report.tables.iter().find(|table| table.name == name).unwrap().bytes;
             assert!(told("payloads") > 9 << 20 && told("results") > 9 << 20, "{report:?}");
             let store = Embedded::open(dir.path(), durability).unwrap();
