@@ -70,6 +70,16 @@ fn a_batch_that_cannot_be_sent_is_refused_with_2() {
     Process::start(&arguments).answer().is_refused_call(2, &words);
 }
 
+#[test]
+fn a_type_that_takes_no_text_is_refused_with_one_that_does() {
+    for more in ["", " --scheduled 10"] {
+        let arguments = format!("client bench --spawn --type sum{more}");
+        let answer = Process::start(&arguments.split(' ').collect::<Vec<_>>()).answer();
+        answer.is_refused_call(2, &["not JSON"]);
+        assert!(answer.stderr.contains("hint: what is sent is text"), "{answer:?}");
+    }
+}
+
 /// The report on a spawned grid, 2,000 tasks of which all went well.
 fn spawned(arguments: &str) -> Value {
     let arguments = format!("client bench --spawn -o json {arguments}");

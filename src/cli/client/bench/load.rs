@@ -176,7 +176,7 @@ impl Load {
             }
             tokio::select! {
                 biased;
-                Some(stored) = self.submits.next() => self.stored(stored?),
+                Some(stored) = self.submits.next() => self.stored(stored.map_err(not_taken)?),
                 Some(events) = heard_of(&mut self.watching) => self.ended(events?),
                 due = next(&mut self.moments), if may_send => self.send(due),
                 () = &mut silence => {
@@ -268,9 +268,19 @@ pub(super) async fn schedule(plan: &Plan, url: &str) -> Result<(), Failure> {
     });
     let mut receipts = stream::iter(submits).buffer_unordered(IN_FLIGHT);
     while let Some(receipt) = receipts.next().await {
-        receipt?;
+        receipt.map_err(not_taken)?;
     }
     Ok(())
+}
+
+/// Of a submit that came to nothing.
+fn not_taken(error: Error) -> Failure {
+    let is_wrong = matches!(error, Error::WrongInput { .. });
+    let failure = Failure::from(error);
+    if is_wrong {
+        return failure.hint("what is sent is text: take a type that takes any, such as hash");
+    }
+    failure
 }
 
 /// The ends of all tasks of a group.
