@@ -21,9 +21,12 @@ use crate::wire::v1;
 
 /// Tasks of one type that are placed in one turn, before others get theirs …
 const TURN: usize = 256;
-/// … or so many for each worker that serves it, where that is more: a message to each
-/// of many should not be for a few tasks.
-const TURN_OF_EACH: usize = 32;
+/// … or a row for each worker that serves it, where that is more, …
+const TURN_OF_EACH: usize = 128;
+/// … up to so many, about half a millisecond's work, …
+const LONG_TURN: usize = 1_024;
+/// … or so many for each of many workers: a message to each should not be for a few tasks.
+const TURN_OF_EACH_OF_MANY: usize = 32;
 /// Tasks that are read at once when their payloads are not in memory. The next ones are
 /// read while the second half of them is sent.
 const FETCH: usize = 1_024;
@@ -111,7 +114,7 @@ impl Scheduler {
     /// Places the tasks of a type that a turn does; tells whether more may follow.
     fn assign_some(&mut self, type_id: TypeId) -> bool {
         let room = usize::try_from(self.fleet.room(type_id)).unwrap_or(usize::MAX);
-        let wanted = room.min(TURN.max(self.fleet.serving(type_id) * TURN_OF_EACH));
+        let wanted = room.min(turn(self.fleet.serving(type_id)));
         if wanted == 0 {
             return false;
         }
@@ -307,6 +310,12 @@ impl Scheduler {
     pub(super) fn has_unnoted(&self) -> bool {
         !self.unnoted.aging.is_empty() || !self.unnoted.fresh.is_empty()
     }
+}
+
+/// How many tasks of a type a turn places that so many workers serve.
+fn turn(workers: usize) -> usize {
+    let long = LONG_TURN.max(workers * TURN_OF_EACH_OF_MANY);
+    (workers * TURN_OF_EACH).clamp(TURN, long)
 }
 
 fn assignment(
