@@ -63,7 +63,7 @@ const SHALLOW: u32 = 16;
 /// Tasks that one worker gets in a row once all have something for each slot, and until
 /// one has a free slot again. A message carries them together: what a message costs would
 /// else be paid for a few tasks where many workers are filled in turn.
-const IN_A_ROW: u32 = 128;
+const IN_A_ROW: u32 = 256;
 
 /// What one worker takes and holds.
 #[derive(Debug)]
