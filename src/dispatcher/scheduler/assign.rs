@@ -19,10 +19,9 @@ use crate::core::task_type::TypeId;
 use crate::store::{self, Store, StoredTask};
 use crate::wire::v1;
 
-/// Tasks of one type that are placed in one turn, before others get theirs …
+/// Tasks of one type that are placed in one turn for each worker that serves it, a row of
+/// them, before others get theirs …
 const TURN: usize = 256;
-/// … or a row for each worker that serves it, where that is more, …
-const TURN_OF_EACH: usize = 256;
 /// … up to so many, about a millisecond's work, …
 const LONG_TURN: usize = 2_048;
 /// … or so many for each of many workers: a message to each should not be for a few tasks.
@@ -315,7 +314,7 @@ impl Scheduler {
 /// How many tasks of a type a turn places that so many workers serve.
 fn turn(workers: usize) -> usize {
     let long = LONG_TURN.max(workers * TURN_OF_EACH_OF_MANY);
-    (workers * TURN_OF_EACH).clamp(TURN, long)
+    (workers * TURN).min(long)
 }
 
 fn assignment(
